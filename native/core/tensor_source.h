@@ -1,0 +1,64 @@
+// Where the bytes of one weight come from, and how they become the wanted type and layout.
+//
+// Every file format ends here: our GGUF, safetensors and PyTorch zip files are all lists of (file, offset, type,
+// shape). Loading a network and writing a GGUF file read tensors through the same function.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/types.h"
+
+namespace kandinsky {
+
+struct TensorSource {
+  std::string name;            // the reference's own name, without the component prefix
+  std::string path;            // empty: values are generated from `random`
+  uint64_t offset = 0;         // absolute, in bytes
+  uint64_t bytes = 0;
+  Type type = Type::f32;       // as stored in the file
+  std::vector<int64_t> shape;  // as stored, outermost dimension first; a 4-D convolution kernel is not yet packed
+  Type target = Type::f32;     // wanted on the device or in the output; falls to what the row length allows is
+                               // decided by the caller, an impossible target is an error
+  struct Random { uint64_t seed = 0; float scale = 0; float mean = 0; } random;  // normal distribution
+};
+
+/// Shape and type of the tensor once read: packed_shape(shape) and target.
+std::vector<int64_t> target_shape(const TensorSource& source);
+uint64_t target_bytes(const TensorSource& source);
+
+/// True if the stored bytes are already the target's bytes (same type, no repacking), so they may be mapped.
+bool is_stored_as_target(const TensorSource& source);
+
+/// Throws bad_file/invalid_argument unless file range, byte count, shape and target agree. Opens no file.
+void check_source(const TensorSource& source);
+
+/// Files opened once and shared by the sources of one load or conversion.
+class SourceFiles {
+ public:
+  SourceFiles();
+  ~SourceFiles();
+  /// Reads exactly `size` bytes; throws file_not_found or bad_file (short file, changed size).
+  void read(const std::string& path, uint64_t offset, void* destination, size_t size);
+  /// Maps the whole file read-only and returns its first byte; lives as long as the returned pointer.
+  std::shared_ptr<const std::byte> map(const std::string& path, uint64_t* size);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Called with consecutive pieces of the tensor's target bytes, in order.
+using PieceSink = std::function<void(uint64_t offset, const void* data, size_t size)>;
+
+/// Reads, converts, repacks and quantizes a tensor piece by piece (whole outermost rows); holds at most about 64 MB.
+/// Checks `cancel` between pieces (throws aborted). Uses `threads` threads to quantize.
+void read_tensor(SourceFiles& files, const TensorSource& source, int threads, const std::atomic<bool>* cancel,
+                 const PieceSink& sink);
+
+}  // namespace kandinsky

@@ -1,0 +1,76 @@
+// What the engine looks like from outside: one network, run with named host tensors.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "core/tensor_source.h"
+
+namespace kandinsky {
+
+/// A tensor in host memory, reference order (NCHW), float32 or int32 (token ids, masks).
+struct HostTensor {
+  std::vector<int64_t> shape;
+  std::vector<float> f32;
+  std::vector<int32_t> i32;  // used instead of f32 when is_int
+  bool is_int = false;
+};
+using HostTensors = std::map<std::string, HostTensor>;
+
+struct RunOptions {
+  const std::atomic<bool>* cancel = nullptr;
+  /// Names of intermediate tensors (diffusers module paths, e.g. "down_blocks.0") to return beside the outputs.
+  std::vector<std::string> taps;
+};
+
+/// One weight that a network needs, in the reference's name and shape.
+struct TensorSpec {
+  std::string name;
+  std::vector<int64_t> shape;
+};
+
+class Network {
+ public:
+  virtual ~Network() = default;
+  /// Runs one of the network's methods ("forward", "encode", "decode"). Not re-entrant: callers queue.
+  /// Throws invalid_argument/shape_mismatch for wrong inputs, aborted when cancelled, out_of_memory.
+  virtual HostTensors run(const std::string& method, const HostTensors& inputs, const RunOptions& options) = 0;
+  /// Bytes held for weights, and for activations of the largest graph so far.
+  virtual uint64_t weight_bytes() const = 0;
+  virtual uint64_t compute_bytes() const = 0;
+};
+
+struct LoadOptions {
+  std::string device = "cpu";  // "cpu", "cuda", "cuda:1"
+  int threads = 0;             // 0: one per physical core
+  const std::atomic<bool>* cancel = nullptr;
+  std::function<void(uint64_t done, uint64_t total)> progress;  // bytes; called on the loading thread
+};
+
+/// Class names (diffusers, transformers) that load_network understands, e.g. "UNet2DConditionModel".
+std::vector<std::string> network_classes();
+
+/// Builds a network of the given class from its config and loads its weights. Sources that the network does not use
+/// are ignored; a missing one or a wrong shape is an error that names it.
+std::unique_ptr<Network> load_network(const std::string& class_name, const Config& config,
+                                      const std::vector<TensorSource>& sources, const LoadOptions& options);
+
+/// Names and shapes of every weight that a network of this class and config has; loads nothing.
+std::vector<TensorSpec> describe_network(const std::string& class_name, const Config& config);
+
+struct DeviceInfo {
+  std::string name;         // what LoadOptions::device takes
+  std::string kind;         // "cpu" or "cuda"
+  std::string description;  // e.g. the processor's name
+  uint64_t total_bytes = 0;
+  uint64_t free_bytes = 0;
+};
+std::vector<DeviceInfo> list_devices();
+
+}  // namespace kandinsky
