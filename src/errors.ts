@@ -27,7 +27,8 @@ export function invalid(what: string, expected: string, value: unknown): Kandins
 }
 
 function describe(value: unknown): string {
-  if (typeof value === 'string') return value.length > 80 ? `${JSON.stringify(value.slice(0, 80))}…` : JSON.stringify(value)
+  if (typeof value === 'string')
+    return value.length > 80 ? `${JSON.stringify(value.slice(0, 80))}…` : JSON.stringify(value)
   if (value === null || ['number', 'boolean', 'bigint', 'undefined'].includes(typeof value)) return String(value)
   if (Array.isArray(value)) return `an array of length ${value.length}`
   if (typeof value === 'function') return 'a function'
