@@ -28,3 +28,69 @@ export class Tensor {
 export function elementCount(shape: readonly number[]): number {
   return shape.reduce((product, n) => product * n, 1)
 }
+
+/** Joins tensors along the first dimension; the others must agree. */
+export function concatRows(tensors: readonly Tensor[]): Tensor {
+  const first = tensors[0]
+  if (!first) throw new KandinskyError('INTERNAL', 'concatRows of nothing')
+  const rest = first.shape.slice(1)
+  for (const { shape } of tensors)
+    if (shape.length !== first.shape.length || shape.slice(1).some((n, i) => n !== rest[i]))
+      throw new KandinskyError(
+        'SHAPE_MISMATCH',
+        `Expected tensors of shape [n, ${rest.join(', ')}] but received [${shape.join(', ')}]`,
+      )
+  const data = new Float32Array(tensors.reduce((length, tensor) => length + tensor.data.length, 0))
+  let offset = 0
+  for (const tensor of tensors) {
+    data.set(tensor.data, offset)
+    offset += tensor.data.length
+  }
+  return new Tensor(data, [tensors.reduce((rows, { shape }) => rows + shape[0]!, 0), ...rest])
+}
+
+/** Rows `start` (inclusive) to `end` (exclusive) of the first dimension, copied. */
+export function sliceRows(tensor: Tensor, start: number, end: number): Tensor {
+  const [rows = 0, ...rest] = tensor.shape
+  const size = rows === 0 ? 0 : tensor.data.length / rows
+  return new Tensor(tensor.data.slice(start * size, end * size), [end - start, ...rest])
+}
+
+/** Each row `times` times in place (torch's repeat_interleave on dimension 0): a b -> a a b b. */
+export function repeatRows(tensor: Tensor, times: number): Tensor {
+  if (times === 1) return tensor
+  const rows = Array.from({ length: tensor.shape[0]! }, (_, i) => sliceRows(tensor, i, i + 1))
+  return concatRows(rows.flatMap((row) => Array<Tensor>(times).fill(row)))
+}
+
+/** The first `channels` channels of every row and the remaining ones, as two tensors [n, c, ...]. */
+export function splitChannels(tensor: Tensor, channels: number): [Tensor, Tensor] {
+  const [rows, all, ...rest] = tensor.shape as [number, number, ...number[]]
+  const pixels = elementCount(rest)
+  const head = new Float32Array(rows * channels * pixels)
+  const tail = new Float32Array(rows * (all - channels) * pixels)
+  for (let row = 0; row < rows; row++) {
+    const start = row * all * pixels
+    head.set(tensor.data.subarray(start, start + channels * pixels), row * channels * pixels)
+    tail.set(tensor.data.subarray(start + channels * pixels, start + all * pixels), row * (all - channels) * pixels)
+  }
+  return [new Tensor(head, [rows, channels, ...rest]), new Tensor(tail, [rows, all - channels, ...rest])]
+}
+
+/** Joins tensors [n, c, ...] along the channels. */
+export function concatChannels(tensors: readonly Tensor[]): Tensor {
+  const [rows, , ...rest] = tensors[0]!.shape as [number, number, ...number[]]
+  const joined = Array.from({ length: rows }, (_, row) =>
+    concatRows(
+      tensors.map((tensor) => {
+        const one = sliceRows(tensor, row, row + 1)
+        return new Tensor(one.data, one.shape.slice(1))
+      }),
+    ),
+  )
+  return new Tensor(concatRows(joined).data, [rows, joined[0]!.shape[0]!, ...rest])
+}
+
+export function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((n, i) => n === b[i])
+}

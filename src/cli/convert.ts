@@ -1,0 +1,71 @@
+import path from 'node:path'
+import { convert } from '../convert/convert.js'
+import type { WeightType } from '../native.js'
+import {
+  type CliOption,
+  formatBytes,
+  type Invocation,
+  numberOption,
+  ProgressBar,
+  textOption,
+  UsageError,
+} from './terminal.js'
+
+export const summary = 'write a checkpoint as one self-contained, optionally quantized .gguf file'
+export const usage = 'Usage: kandinsky convert <source> <out.gguf> [--type q8_0] [--prior <source>] [--rule regex=type]'
+export const options: Record<string, CliOption> = {
+  type: {
+    type: 'string',
+    value: 'TYPE',
+    description: 'f32, f16, bf16, q8_0, q6_K, q5_K, q4_K, q5_0 or q4_0 (default: as stored)',
+  },
+  prior: { type: 'string', value: 'SOURCE', description: 'a prior checkpoint to put into the same file' },
+  rule: {
+    type: 'string',
+    multiple: true,
+    value: 'REGEX=TYPE',
+    description: 'type for the tensors whose name matches; the first match wins (repeatable)',
+  },
+  skip: {
+    type: 'string',
+    multiple: true,
+    value: 'NAME',
+    description: 'component to leave out, e.g. image_encoder (repeatable)',
+  },
+  variant: { type: 'string', value: 'NAME', description: 'weight files to read, e.g. fp16' },
+  threads: { type: 'string', value: 'N', description: 'threads (default: one per core)' },
+  json: { type: 'boolean', description: 'print JSON lines' },
+}
+
+export async function run({ values, positionals, signal, json }: Invocation): Promise<void> {
+  const [source, output, ...more] = positionals
+  if (source === undefined || output === undefined || more.length > 0)
+    throw new UsageError('expected a source and an output file')
+  const bar = new ProgressBar(json)
+  const result = await convert(source, output, {
+    weights: textOption(values, 'type') as WeightType | undefined,
+    prior: textOption(values, 'prior'),
+    rules: (values.rule as string[] | undefined)?.map(parseRule),
+    skip: values.skip as string[] | undefined,
+    variant: textOption(values, 'variant'),
+    threads: numberOption(values, 'threads'),
+    signal,
+    onProgress: ({ done, total }) => bar.update('converting', done, total, formatBytes(done)),
+  })
+  bar.end()
+  if (json) console.log(JSON.stringify({ type: 'result', ...result }))
+  else
+    console.log(
+      `${path.relative('', result.path) || result.path}: ${formatBytes(result.bytes)}, ${result.components.join(', ')}`,
+    )
+}
+
+function parseRule(text: string): { pattern: RegExp; type: WeightType } {
+  const cut = text.lastIndexOf('=')
+  if (cut <= 0) throw new UsageError(`expected regex=type for --rule but received ${text}`)
+  try {
+    return { pattern: new RegExp(text.slice(0, cut)), type: text.slice(cut + 1) as WeightType }
+  } catch (error) {
+    throw new UsageError(`--rule ${text}: ${(error as Error).message}`)
+  }
+}

@@ -1,0 +1,85 @@
+#!/usr/bin/env node
+// The command `kandinsky`. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (a signal stops cleanly).
+import { readFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { KandinskyError } from '../errors.js'
+import * as convert from './convert.js'
+import * as devices from './devices.js'
+import * as generate from './generate.js'
+import * as inspect from './inspect.js'
+import { type Command, optionHelp, UsageError } from './terminal.js'
+
+const commands: Record<string, Command> = { generate, convert, inspect, devices }
+
+const help = `Usage: kandinsky <command> [options]
+
+Commands:
+${Object.entries(commands)
+  .map(([name, { summary }]) => `  ${name.padEnd(10)} ${summary}`)
+  .join('\n')}
+
+kandinsky <command> --help shows a command's options.
+      --version   print the version`
+
+async function main(): Promise<number> {
+  const [name, ...rest] = process.argv.slice(2)
+  if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
+    console.log(help)
+    return name === undefined ? 2 : 0
+  }
+  if (name === '--version') {
+    console.log(JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version)
+    return 0
+  }
+  const command = Object.hasOwn(commands, name) ? commands[name] : undefined
+  if (!command) throw new UsageError(`unknown command ${name}: expected one of ${Object.keys(commands).join(', ')}`)
+  const { values, positionals } = parse(command, rest)
+  if (values.help) {
+    console.log(`${command.usage}\n\n${command.summary}\n\nOptions:\n${optionHelp(command.options)}`)
+    return 0
+  }
+
+  const interrupt = new AbortController()
+  const stop = () => {
+    // A second Ctrl-C means now.
+    if (interrupt.signal.aborted) process.exit(130)
+    interrupt.abort(new Interrupted())
+  }
+  process.on('SIGINT', stop)
+  process.on('SIGTERM', stop)
+  await command.run({ values, positionals, signal: interrupt.signal, json: values.json === true })
+  return 0
+}
+
+class Interrupted extends Error {}
+
+function parse(command: Command, args: string[]) {
+  try {
+    const options = { ...command.options, help: { type: 'boolean', short: 'h' } } as const
+    return parseArgs({ args, options, allowPositionals: true })
+  } catch (error) {
+    throw new UsageError((error as Error).message)
+  }
+}
+
+main().then(
+  (code) => {
+    process.exitCode = code
+  },
+  (error: unknown) => {
+    const json = process.argv.includes('--json')
+    const { code, text, exit } = explain(error)
+    if (json) console.log(JSON.stringify({ type: 'error', code, message: text }))
+    else console.error(`kandinsky: ${text}`)
+    process.exitCode = exit
+  },
+)
+
+function explain(error: unknown): { code: string; text: string; exit: number } {
+  if (error instanceof Interrupted) return { code: 'INTERRUPTED', text: 'interrupted', exit: 130 }
+  if (error instanceof UsageError) return { code: 'USAGE', text: `${error.message}\nTry: kandinsky --help`, exit: 2 }
+  if (error instanceof KandinskyError)
+    return { code: error.code, text: error.message, exit: error.code === 'INVALID_ARGUMENT' ? 2 : 1 }
+  const { stack, message } = error as Error
+  return { code: 'INTERNAL', text: process.env.KANDINSKY_DEBUG ? (stack ?? message) : message, exit: 1 }
+}

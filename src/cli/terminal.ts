@@ -1,0 +1,106 @@
+// What the commands share: option parsing, progress on a terminal, JSON lines for machines.
+
+export interface CliOption {
+  type: 'string' | 'boolean'
+  short?: string
+  multiple?: boolean
+  /** shown in --help after the name, e.g. `N` */
+  value?: string
+  description: string
+}
+
+export interface Invocation {
+  values: Record<string, string | boolean | (string | boolean)[] | undefined>
+  positionals: string[]
+  signal: AbortSignal
+  /** print JSON lines instead of text */
+  json: boolean
+}
+
+export interface Command {
+  summary: string
+  usage: string
+  options: Record<string, CliOption>
+  run(invocation: Invocation): Promise<void>
+}
+
+/** The command line itself is wrong: exit code 2. */
+export class UsageError extends Error {}
+
+export function optionHelp(options: Record<string, CliOption>): string {
+  const rows = Object.entries(options).map(([name, option]) => {
+    const short = option.short ? `-${option.short}, ` : '    '
+    return [`  ${short}--${name}${option.value ? ` ${option.value}` : ''}`, option.description] as const
+  })
+  const width = Math.max(...rows.map(([left]) => left.length))
+  return [...rows, ['  -h, --help', 'show this help'] as const]
+    .map(([left, right]) => `${left.padEnd(width)}  ${right}`)
+    .join('\n')
+}
+
+/** A numeric option; range checks are the API's. */
+export function numberOption(values: Invocation['values'], name: string): number | undefined {
+  const text = values[name]
+  if (text === undefined) return undefined
+  const value = typeof text === 'string' && text.trim() !== '' ? Number(text) : Number.NaN
+  if (Number.isNaN(value)) throw new UsageError(`expected a number for --${name} but received ${String(text)}`)
+  return value
+}
+
+export function textOption(values: Invocation['values'], name: string): string | undefined {
+  const value = values[name]
+  return typeof value === 'string' ? value : undefined
+}
+
+/** A bar that redraws on a terminal; elsewhere a line at every tenth. Silent when `json` asks for events instead. */
+export class ProgressBar {
+  #tenth = -1
+  #label = ''
+  #drawn = false
+
+  constructor(private readonly json: boolean) {}
+
+  update(label: string, done: number, total: number, detail = ''): void {
+    if (this.json || total <= 0) return
+    const fraction = Math.min(1, done / total)
+    if (process.stderr.isTTY) {
+      const columns = 30
+      const filled = Math.round(fraction * columns)
+      const bar = '█'.repeat(filled) + '░'.repeat(columns - filled)
+      if (this.#drawn && label !== this.#label) process.stderr.write('\n')
+      process.stderr.write(
+        `\r\x1b[K${label.padEnd(10)} ${bar} ${String(Math.round(fraction * 100)).padStart(3)}% ${detail}`,
+      )
+      this.#drawn = true
+    } else {
+      const tenth = Math.floor(fraction * 10)
+      if (label !== this.#label || tenth !== this.#tenth) console.error(`${label} ${tenth * 10}% ${detail}`.trimEnd())
+      this.#tenth = tenth
+    }
+    this.#label = label
+  }
+
+  /** Leaves the finished bar standing. */
+  end(): void {
+    if (this.#drawn) process.stderr.write('\n')
+    this.#drawn = false
+  }
+}
+
+export function formatBytes(bytes: number): string {
+  for (const [unit, size] of [
+    ['GB', 1e9],
+    ['MB', 1e6],
+    ['kB', 1e3],
+  ] as const)
+    if (bytes >= size) return `${(bytes / size).toFixed(bytes >= 10 * size ? 0 : 1)} ${unit}`
+  return `${bytes} B`
+}
+
+export function formatDuration(ms: number): string {
+  const seconds = Math.round(ms / 1000)
+  if (seconds < 60) return `${seconds} s`
+  return seconds < 3600
+    ? `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')} min`
+    : `${Math.floor(seconds / 3600)}:${String(Math.floor(seconds / 60) % 60).padStart(2, '0')} h`
+}

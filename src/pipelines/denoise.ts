@@ -1,0 +1,113 @@
+// The denoising loop that the 2.x decoder pipelines share, and what goes in and comes out of it.
+import { KandinskyError } from '../errors.js'
+import type { Model } from '../models.js'
+import { type RandomSource, randnTensor } from '../random.js'
+import type { Scheduler } from '../schedulers/scheduler.js'
+import { concatChannels, concatRows, sliceRows, splitChannels, Tensor } from '../tensor.js'
+import { expectTensor } from './options.js'
+import { type CallOptions, StepReporter } from './progress.js'
+
+/** uncond + g (cond - uncond) on a batch [uncond; cond], in float32 like the reference. */
+export function guide(batch: Tensor, guidanceScale: number): Tensor {
+  const rows = batch.shape[0]! / 2
+  const uncond = sliceRows(batch, 0, rows)
+  const cond = sliceRows(batch, rows, 2 * rows)
+  const scale = Math.fround(guidanceScale)
+  const data = uncond.data.map((u, i) => u + Math.fround(scale * Math.fround(cond.data[i]! - u)))
+  return new Tensor(data, uncond.shape)
+}
+
+/**
+ * Side of the latents for a picture side in pixels: rounded up to a whole number of the UNet's coarsest cells, so 513
+ * pixels become 576 (diffusers' downscale_height_and_width; `factor` is MoVQ's, 8 in all published checkpoints).
+ */
+export function latentSide(pixels: number, factor: number): number {
+  return Math.ceil(pixels / factor ** 2) * factor
+}
+
+/** MoVQ halves the picture once per level but the last. */
+export function movqScaleFactor(movq: Model): number {
+  const levels = movq.config.block_out_channels
+  return 2 ** ((Array.isArray(levels) ? levels.length : 1) - 1)
+}
+
+/** Initial noise, drawn or given, scaled for the scheduler. */
+export function prepareLatents(
+  shape: readonly number[],
+  scheduler: Scheduler,
+  generator: RandomSource | RandomSource[],
+  latents?: Tensor,
+): Tensor {
+  const noise = latents ? expectTensor('latents', latents, shape) : randnTensor(shape, generator)
+  const sigma = scheduler.initNoiseSigma
+  return sigma === 1
+    ? noise
+    : new Tensor(
+        noise.data.map((value) => value * sigma),
+        noise.shape,
+      )
+}
+
+export interface DenoiseOptions extends CallOptions {
+  unet: Model
+  scheduler: Scheduler
+  /** the part of the scheduler's timesteps to run */
+  timesteps: readonly number[]
+  /** [n, c, h, w] */
+  latents: Tensor
+  /** further UNet inputs, already [negative; positive] along the batch when guidance is on */
+  conditioning: Record<string, Tensor>
+  /** channels that the UNet sees behind the latents (inpainting), batched like `conditioning` */
+  extraChannels?: Tensor | undefined
+  guidanceScale: number
+  generator: RandomSource | RandomSource[]
+  /** may replace the latents after a step (inpainting blends the known region in) */
+  afterStep?: ((latents: Tensor, index: number) => Tensor) | undefined
+}
+
+/**
+ * Runs the scheduler's loop: UNet, guidance, step.
+ *
+ * Guidance acts on the predicted noise only; the variance half comes from the conditional branch, and is dropped unless
+ * the scheduler learned to use it (diffusers' pipeline_kandinsky2_2.py). Schedulers whose samples need scaling get it,
+ * which the reference omits.
+ */
+export async function denoise(options: DenoiseOptions): Promise<Tensor> {
+  const { unet, scheduler, timesteps, guidanceScale } = options
+  const guided = guidanceScale > 1
+  const channels = options.latents.shape[1]!
+  const reporter = new StepReporter('decoder', timesteps.length, options)
+  let latents = options.latents
+  for (const [index, timestep] of timesteps.entries()) {
+    reporter.check()
+    let sample = scheduler.scaleModelInput(latents, timestep)
+    if (guided) sample = concatRows([sample, sample])
+    if (options.extraChannels) sample = concatChannels([sample, options.extraChannels])
+    const inputs = { ...options.conditioning, sample, timestep: new Tensor(new Float32Array([timestep]), [1]) }
+    const output = (await unet.run('forward', inputs, { signal: options.signal })).sample!
+    const modelOutput = predictedNoise(output, channels, guided ? guidanceScale : undefined, scheduler)
+    latents = scheduler.step(modelOutput, timestep, latents, { generator: options.generator }).prevSample
+    if (options.afterStep) latents = options.afterStep(latents, index)
+    reporter.report(index, timestep, latents)
+  }
+  return latents
+}
+
+function predictedNoise(
+  output: Tensor,
+  channels: number,
+  guidanceScale: number | undefined,
+  scheduler: Scheduler,
+): Tensor {
+  const all = output.shape[1]!
+  if (all !== channels && all !== 2 * channels)
+    throw new KandinskyError(
+      'UNSUPPORTED_MODEL',
+      `Expected a UNet with ${channels} or ${2 * channels} output channels but this one has ${all}`,
+    )
+  const [noise, variance] = splitChannels(output, channels)
+  const guidedNoise = guidanceScale === undefined ? noise : guide(noise, guidanceScale)
+  if (all === channels || !scheduler.learnsVariance) return guidedNoise
+  const rows = guidedNoise.shape[0]!
+  return concatChannels([guidedNoise, sliceRows(variance, variance.shape[0]! - rows, variance.shape[0]!)])
+}

@@ -1,0 +1,94 @@
+// The direction of imports is the architecture (docs/architecture.md). A new arrow the wrong way fails here.
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import path from 'node:path'
+import test from 'node:test'
+
+const root = path.resolve(import.meta.dirname, '../..')
+
+function filesUnder(directory, pattern) {
+  return readdirSync(path.join(root, directory), { recursive: true })
+    .map((file) => path.join(directory, file))
+    .filter((file) => pattern.test(file) && !file.includes(`native${path.sep}ggml${path.sep}`))
+}
+
+/** Imports of a TypeScript file as paths from src/, e.g. `schedulers/ddim.ts`; packages keep their name. */
+function importsOf(file) {
+  const source = readFileSync(path.join(root, file), 'utf8')
+  return [...source.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map(([, name]) =>
+    name.startsWith('.')
+      ? path.relative('src', path.join(path.dirname(file), name)).replace(/\.js$/, '.ts')
+      : name.replace(/^node:/, 'node:'),
+  )
+}
+
+/** Layers from the top; a file may import from its own layer and from those below. */
+const layers = [
+  ['cli', /^cli\//],
+  ['index', /^index\.ts$/],
+  ['pipelines', /^pipelines\//],
+  ['convert', /^convert\/convert\.ts$/],
+  ['models', /^(models|checkpoint|hub)\.ts$/],
+  ['files', /^(convert\/|schedulers\/|tokenizers\/|image|processing|png|resize)/],
+  ['native', /^native\.ts$/],
+  ['values', /^(random|tensor|errors)\.ts$/],
+]
+const layerOf = (file) => layers.findIndex(([, pattern]) => pattern.test(file))
+
+const sources = filesUnder('src', /\.ts$/)
+
+test('every file of src belongs to a layer', () => {
+  for (const file of sources) assert.notEqual(layerOf(path.relative('src', file)), -1, `${file} is in no layer`)
+})
+
+test('imports of src run one way', () => {
+  for (const file of sources) {
+    const from = layerOf(path.relative('src', file))
+    for (const target of importsOf(file).filter((name) => name.endsWith('.ts'))) {
+      assert.ok(
+        layerOf(target) >= from,
+        `${file} (${layers[from][0]}) imports ${target} (${layers[layerOf(target)]?.[0]})`,
+      )
+    }
+  }
+})
+
+test('schedulers, tokenizers, tensors and random numbers are pure', () => {
+  for (const file of sources.filter((name) => /^src\/(schedulers\/|tokenizers\/|tensor|random|errors)/.test(name)))
+    for (const target of importsOf(file))
+      assert.ok(!/^(node:|sharp$|native\.ts$)/.test(target), `${file} imports ${target}`)
+})
+
+test('only image.ts imports sharp and only native.ts loads the addon', () => {
+  for (const file of sources) {
+    if (file !== path.join('src', 'image.ts')) assert.ok(!importsOf(file).includes('sharp'), `${file} imports sharp`)
+    if (file !== path.join('src', 'native.ts'))
+      assert.ok(
+        !importsOf(file).includes('node-gyp-build') && !readFileSync(path.join(root, file), 'utf8').includes(".node'"),
+        file,
+      )
+  }
+})
+
+test('the engine knows nothing of Node, the border nothing of ggml, and no network includes another', () => {
+  for (const file of filesUnder('native', /\.(cpp|h|cu|cuh)$/)) {
+    const includes = [...readFileSync(path.join(root, file), 'utf8').matchAll(/#include\s+[<"]([^>"]+)[>"]/g)].map(
+      ([, name]) => name,
+    )
+    if (/^native\/(core|layers|models|kernels)\//.test(file))
+      assert.ok(!includes.some((name) => /napi|node_api|^addon\//.test(name)), `${file} includes Node-API`)
+    if (/^native\/addon\//.test(file))
+      assert.ok(!includes.some((name) => /^ggml|^gguf/.test(name)), `${file} includes ggml`)
+    if (/^native\/models\//.test(file) && !file.endsWith('registry.cpp'))
+      for (const name of includes.filter((name) => name.startsWith('models/')))
+        assert.ok(
+          ['models/network.h', 'models/registry.h'].includes(name) ||
+            path.basename(name, '.h') === path.basename(file, '.cpp'),
+          `${file} includes ${name}`,
+        )
+    if (/^native\/layers\//.test(file))
+      assert.ok(!includes.some((name) => /^(models|addon)\//.test(name)), `${file} includes a higher layer`)
+    if (/^native\/core\//.test(file))
+      assert.ok(!includes.some((name) => /^(models|layers|addon)\//.test(name)), `${file} includes a higher layer`)
+  }
+})
