@@ -12,8 +12,6 @@ export class Tensor {
    */
   constructor(data: Float32Array, shape: readonly number[]) {
     if (!(data instanceof Float32Array)) throw invalid('data', 'a Float32Array', data)
-    if (!Array.isArray(shape) || !shape.every((n) => Number.isSafeInteger(n) && n >= 0))
-      throw invalid('shape', 'an array of non-negative integers', shape)
     const count = elementCount(shape)
     if (count !== data.length)
       throw new KandinskyError(
@@ -25,7 +23,10 @@ export class Tensor {
   }
 }
 
+/** @throws KandinskyError `INVALID_ARGUMENT` if `shape` is no array of non-negative integers */
 export function elementCount(shape: readonly number[]): number {
+  if (!Array.isArray(shape) || !shape.every((n) => Number.isSafeInteger(n) && n >= 0))
+    throw invalid('shape', 'an array of non-negative integers', shape)
   return shape.reduce((product, n) => product * n, 1)
 }
 
