@@ -1,0 +1,289 @@
+// A pickle machine that can only describe tensors.
+//
+// A pickle is a program: its GLOBAL and REDUCE instructions may import and call anything. This machine knows the
+// instructions that torch.save uses (protocol 2), and a global is never looked up: the few names that occur in a
+// state dict are values of their own here, and everything else is refused. Nothing is executed or allocated on behalf
+// of the file except lists as long as the file itself.
+// Source: Python's pickletools.py (instructions), torch/_utils.py and torch/serialization.py (what they build).
+import { badFile } from './file.js'
+import type { ElementType } from './stored.js'
+
+/** A view into a storage, which is an entry "data/<key>" of the archive. Counts are in elements. */
+export interface PickledTensor {
+  storage: Storage
+  storageOffset: number
+  shape: number[]
+  stride: number[]
+}
+
+export interface Storage {
+  type: ElementType
+  key: string
+  count: number
+}
+
+const STORAGES: Record<string, ElementType> = {
+  'torch DoubleStorage': 'f64',
+  'torch FloatStorage': 'f32',
+  'torch HalfStorage': 'f16',
+  'torch BFloat16Storage': 'bf16',
+  'torch LongStorage': 'i64',
+  'torch IntStorage': 'i32',
+  'torch ShortStorage': 'i16',
+  'torch CharStorage': 'i8',
+  'torch ByteStorage': 'u8',
+  'torch BoolStorage': 'bool',
+}
+const ORDERED_DICT = 'collections OrderedDict'
+const REBUILD_TENSOR = 'torch._utils _rebuild_tensor_v2'
+const REBUILD_PARAMETER = 'torch._utils _rebuild_parameter'
+const ALLOWED_GLOBALS = new Set([ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, ...Object.keys(STORAGES)])
+
+class Global {
+  constructor(readonly name: string) {}
+}
+class StorageValue {
+  constructor(readonly storage: Storage) {}
+}
+class TensorValue {
+  constructor(readonly tensor: PickledTensor) {}
+}
+/** An array is a tuple: a state dict has no lists. */
+type Value = null | boolean | number | string | Value[] | Map<Value, Value> | Global | StorageValue | TensorValue
+const MARK = Symbol('mark')
+
+/** Stack and memo entries; a state dict of 2000 tensors needs about 60,000 memo entries. */
+const MAX_VALUES = 2_000_000
+
+/**
+ * Reads a pickled state dict.
+ * @param data the archive's data.pkl
+ * @param path names the file in errors
+ * @throws KandinskyError `BAD_FILE` for anything but a dict from names to tensors
+ */
+export function unpickleTensors(data: Buffer, path: string): Map<string, PickledTensor> {
+  const root = new Machine(data, path).run()
+  if (!(root instanceof Map)) throw badFile(path, 'holds no state dict (a dict from names to tensors)')
+  const tensors = new Map<string, PickledTensor>()
+  for (const [name, value] of root) {
+    if (typeof name !== 'string' || !(value instanceof TensorValue))
+      throw badFile(path, `holds no plain state dict: the entry ${readable(name)} is not a tensor`)
+    tensors.set(name, value.tensor)
+  }
+  return tensors
+}
+
+class Machine {
+  readonly #data: Buffer
+  readonly #path: string
+  readonly #stack: (Value | typeof MARK)[] = []
+  readonly #memo = new Map<number, Value>()
+  #at = 0
+
+  constructor(data: Buffer, path: string) {
+    this.#data = data
+    this.#path = path
+  }
+
+  run(): Value {
+    for (;;) {
+      const code = String.fromCharCode(this.#take(1)[0]!)
+      if (code === '.') return this.#pop()
+      const instruction = INSTRUCTIONS[code]
+      if (!instruction)
+        throw this.#fail(`uses the instruction 0x${code.charCodeAt(0).toString(16)}, which no state dict needs`)
+      instruction(this)
+      if (this.#stack.length + this.#memo.size > MAX_VALUES) throw this.#fail('is larger than any state dict')
+    }
+  }
+
+  push(value: Value | typeof MARK): void {
+    this.#stack.push(value)
+  }
+
+  number(bytes: 1 | 2 | 4): number {
+    return this.#take(bytes).readUIntLE(0, bytes)
+  }
+
+  signed(): number {
+    return this.#take(4).readInt32LE(0)
+  }
+
+  /** LONG1: a little-endian two's complement number of up to 255 bytes, of which 8 are enough for any size. */
+  long(): number {
+    const bytes = this.#take(this.number(1))
+    if (bytes.length > 8) throw this.#fail('holds an integer of more than 64 bits')
+    const padded = Buffer.alloc(8, (bytes.at(-1) ?? 0) & 0x80 ? 0xff : 0)
+    bytes.copy(padded)
+    return Number(padded.readBigInt64LE(0))
+  }
+
+  text(): string {
+    return this.#take(this.number(4)).toString('utf8')
+  }
+
+  protocol(): void {
+    const version = this.number(1)
+    if (version > 2) throw this.#fail(`uses protocol ${version}; torch.save's default, 2, is supported`)
+  }
+
+  global(): void {
+    const name = `${this.#line()} ${this.#line()}`
+    if (!ALLOWED_GLOBALS.has(name)) throw this.#fail(`asks for ${readable(name)}, which is not part of a tensor`)
+    this.push(new Global(name))
+  }
+
+  store(index: number): void {
+    const top = this.#pop()
+    this.push(top)
+    this.#memo.set(index, top)
+  }
+
+  fetch(index: number): void {
+    const value = this.#memo.get(index)
+    if (value === undefined) throw this.#fail(`recalls value ${index}, which it never stored`)
+    this.push(value)
+  }
+
+  tuple(count: number): void {
+    if (this.#stack.length < count) throw this.#fail('takes more values than it made')
+    const items = this.#stack.splice(this.#stack.length - count)
+    if (items.includes(MARK)) throw this.#fail('has an unexpected mark')
+    this.push(items as Value[])
+  }
+
+  tupleFromMark(): void {
+    this.push(this.#popToMark())
+  }
+
+  setItem(): void {
+    const value = this.#pop()
+    this.#setItems([this.#pop(), value])
+  }
+
+  setItemsFromMark(): void {
+    this.#setItems(this.#popToMark())
+  }
+
+  /** BUILD sets attributes. A module's state dict has one, _metadata, which says nothing about tensors. */
+  build(): void {
+    const state = this.#pop()
+    const target = this.#pop()
+    if (!(target instanceof Map && state instanceof Map)) throw this.#fail('sets attributes of what is no dict')
+    this.push(target)
+  }
+
+  reduce(): void {
+    const args = this.#pop()
+    const callable = this.#pop()
+    if (!(callable instanceof Global) || !Array.isArray(args)) throw this.#fail('calls what is no function')
+    if (callable.name === ORDERED_DICT && args.length === 0) this.push(new Map())
+    else if (callable.name === REBUILD_TENSOR) this.push(this.#tensor(args))
+    else if (callable.name === REBUILD_PARAMETER && args[0] instanceof TensorValue) this.push(args[0])
+    else throw this.#fail(`calls ${readable(callable.name)} with arguments that torch.save does not write`)
+  }
+
+  /** A persistent id names a storage: ('storage', its class, key, device, number of elements). */
+  persistent(): void {
+    const id = this.#pop()
+    const [kind, type, key, , count] = Array.isArray(id) ? id : []
+    if (kind !== 'storage' || !(type instanceof Global) || typeof key !== 'string' || !isCount(count))
+      throw this.#fail('refers to a storage in a way that torch.save does not')
+    const element = STORAGES[type.name]
+    if (!element) throw this.#fail(`has a storage of the class ${readable(type.name)}`)
+    this.push(new StorageValue({ type: element, key, count }))
+  }
+
+  /** Arguments: storage, storage_offset, size, stride, requires_grad, backward_hooks (and metadata, unused). */
+  #tensor([storage, offset, shape, stride]: Value[]): TensorValue {
+    if (!(storage instanceof StorageValue) || !isCount(offset) || !isCounts(shape) || !isCounts(stride))
+      throw this.#fail('describes a tensor in a way that torch.save does not')
+    if (shape.length !== stride.length) throw this.#fail('describes a tensor with more sizes than strides')
+    return new TensorValue({ storage: storage.storage, storageOffset: offset, shape, stride })
+  }
+
+  #setItems(items: Value[]): void {
+    const dict = this.#pop()
+    if (!(dict instanceof Map) || items.length % 2 !== 0) throw this.#fail('sets items of what is no dict')
+    for (let i = 0; i < items.length; i += 2) {
+      if (dict.has(items[i]!)) throw this.#fail(`has the key ${readable(items[i])} twice`)
+      dict.set(items[i]!, items[i + 1]!)
+    }
+    this.push(dict)
+  }
+
+  #popToMark(): Value[] {
+    const mark = this.#stack.lastIndexOf(MARK)
+    if (mark < 0) throw this.#fail('takes values up to a mark it never set')
+    return this.#stack.splice(mark).slice(1) as Value[]
+  }
+
+  #pop(): Value {
+    const value = this.#stack.pop()
+    if (value === undefined || value === MARK) throw this.#fail('takes more values than it made')
+    return value
+  }
+
+  #take(bytes: number): Buffer {
+    if (this.#at + bytes > this.#data.length) throw this.#fail('ends in the middle')
+    this.#at += bytes
+    return this.#data.subarray(this.#at - bytes, this.#at)
+  }
+
+  #line(): string {
+    const end = this.#data.indexOf(0x0a, this.#at)
+    if (end < 0) throw this.#fail('ends in the middle')
+    return this.#take(end + 1 - this.#at).toString('utf8', 0, end - this.#at)
+  }
+
+  #fail(problem: string): Error {
+    return badFile(
+      this.#path,
+      `holds a pickle that ${problem}. Only tensors are read from such files and nothing in them is run; ` +
+        'use a .safetensors version, or load it where you trust it and save it again with safetensors',
+    )
+  }
+}
+
+const INSTRUCTIONS: Record<string, (machine: Machine) => void> = {
+  '\x80': (m) => m.protocol(),
+  '(': (m) => m.push(MARK),
+  N: (m) => m.push(null),
+  '\x88': (m) => m.push(true),
+  '\x89': (m) => m.push(false),
+  J: (m) => m.push(m.signed()),
+  K: (m) => m.push(m.number(1)),
+  M: (m) => m.push(m.number(2)),
+  '\x8a': (m) => m.push(m.long()),
+  X: (m) => m.push(m.text()),
+  ')': (m) => m.push([]),
+  '\x85': (m) => m.tuple(1),
+  '\x86': (m) => m.tuple(2),
+  '\x87': (m) => m.tuple(3),
+  t: (m) => m.tupleFromMark(),
+  '}': (m) => m.push(new Map()),
+  s: (m) => m.setItem(),
+  u: (m) => m.setItemsFromMark(),
+  q: (m) => m.store(m.number(1)),
+  r: (m) => m.store(m.number(4)),
+  h: (m) => m.fetch(m.number(1)),
+  j: (m) => m.fetch(m.number(4)),
+  c: (m) => m.global(),
+  Q: (m) => m.persistent(),
+  R: (m) => m.reduce(),
+  b: (m) => m.build(),
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0
+}
+
+function isCounts(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every(isCount)
+}
+
+/** A value from the file, fit for a message: short, on one line, never descending into nested values. */
+function readable(value: Value | undefined): string {
+  if (typeof value !== 'string') return `of type ${Array.isArray(value) ? 'tuple' : typeof value}`
+  return JSON.stringify(value.length > 80 ? `${value.slice(0, 80)}…` : value)
+}

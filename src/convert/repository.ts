@@ -1,0 +1,82 @@
+// A folder in the Hugging Face diffusers layout: model_index.json names the parts, each part has a folder, networks
+// have a config.json and weights in it.
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Config, ConfigValue } from '../native.js'
+import { badFile, SourceFile } from './file.js'
+import { type Component, PipelineFiles, pipelineSlots } from './sides.js'
+import { hasWeights, readWeights } from './weights.js'
+
+/** The largest, XLM-R's tokenizer.json, has 9 MB. It is also what our GGUF reader takes as one string. */
+const MAX_TEXT_BYTES = 16 << 20
+
+/**
+ * Opens a folder that holds a model_index.json.
+ * @throws KandinskyError `BAD_FILE`, `UNSUPPORTED_MODEL`
+ */
+export async function openRepository(folder: string, variant?: string): Promise<PipelineFiles> {
+  const slots = pipelineSlots(await readText(join(folder, 'model_index.json')), folder)
+  const networks = new Map<string, () => Promise<Component>>()
+  const texts = new Map<string, () => Promise<string>>()
+  for (const file of await readdir(folder))
+    if (file === 'model_index.json' || file === 'README.md') texts.set(file, () => readText(join(folder, file)))
+  // Not only the slots: 2.1 has a ddpm_scheduler folder that no pipeline lists.
+  for (const part of await subfolders(folder)) {
+    const files = await readdir(join(folder, part))
+    const className = slots.get(part)
+    if (className && files.includes('config.json') && (await hasWeights(join(folder, part))))
+      networks.set(part, () => openNetwork(folder, part, className, variant))
+    else
+      for (const file of files.filter((name) => /\.(json|txt)$/.test(name)))
+        texts.set(`${part}/${file}`, () => readText(join(folder, part, file)))
+  }
+  return new PipelineFiles(folder, slots, texts, networks)
+}
+
+async function subfolders(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { withFileTypes: true })
+  return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith('.')).map((entry) => entry.name)
+}
+
+async function openNetwork(folder: string, name: string, className: string, variant?: string): Promise<Component> {
+  const path = join(folder, name, 'config.json')
+  const config = parseConfig(await readText(path), path)
+  return { name, className, config, tensors: await readWeights(join(folder, name), variant) }
+}
+
+/**
+ * The values of a config.json that have a GGUF type: scalars and lists of one kind of scalar. Nulls stand for
+ * defaults, keys with a leading underscore say how the file was made, and no network reads nested objects.
+ */
+export function parseConfig(text: string, path: string): Config {
+  let values: unknown
+  try {
+    values = JSON.parse(text)
+  } catch (cause) {
+    throw badFile(path, 'is not valid JSON', { cause })
+  }
+  if (typeof values !== 'object' || values === null || Array.isArray(values))
+    throw badFile(path, 'is not a JSON object')
+  return Object.fromEntries(
+    Object.entries(values).filter(([key, value]) => !key.startsWith('_') && isConfigValue(value)),
+  )
+}
+
+function isConfigValue(value: unknown): value is ConfigValue {
+  const kinds = new Set((Array.isArray(value) ? value : [value]).map((item) => typeof item))
+  if (kinds.size !== 1) return false
+  if (kinds.has('number')) return [value].flat().every(Number.isFinite)
+  return kinds.has('boolean') || kinds.has('string')
+}
+
+function readText(path: string): Promise<string> {
+  return SourceFile.with(path, async (file) => {
+    if (file.size > MAX_TEXT_BYTES) throw badFile(path, `has ${file.size} bytes; at most ${MAX_TEXT_BYTES} are read`)
+    const bytes = await file.read(0, file.size)
+    try {
+      return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+    } catch (cause) {
+      throw badFile(path, 'is not valid UTF-8', { cause })
+    }
+  })
+}
