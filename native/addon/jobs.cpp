@@ -53,8 +53,8 @@ Jobs::Jobs(Napi::Env env) : env_(env), mailbox_(Mailbox::New(env, "kandinsky", 0
   // process.exit() runs no hook, only this event; a thread that still computes would then use what static destructors
   // have already destroyed (ggml's backend registry).
   const Napi::Object process = env.Global().Get("process").As<Napi::Object>();
-  process.Get("on").As<Napi::Function>().Call(
-      process, {Napi::String::New(env, "exit"), Napi::Function::New(env, [this](const Napi::CallbackInfo&) { stop(); })});
+  const Napi::Function on_exit = Napi::Function::New(env, [this](const Napi::CallbackInfo&) { stop(); });
+  process.Get("on").As<Napi::Function>().Call(process, {Napi::String::New(env, "exit"), on_exit});
 }
 
 Napi::Promise Jobs::start(std::unique_ptr<Job> job) {

@@ -83,7 +83,9 @@ std::shared_ptr<const std::byte> File::map() const {
 
 #else
 
-File::File(const std::string& path) : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+File::File(const std::string& path) : path_(path) {
+  // O_NONBLOCK: opening a named pipe would wait for a writer.
+  descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor_ < 0) {
     const bool missing = errno == ENOENT || errno == ENOTDIR;
     fail(missing ? ErrorCode::file_not_found : ErrorCode::bad_file, "%s could not be opened: %s", path.c_str(),

@@ -25,7 +25,8 @@ struct TensorSource {
   std::vector<int64_t> shape;  // as stored, outermost dimension first; a 4-D convolution kernel is not yet packed
   Type target = Type::f32;     // wanted on the device or in the output; falls to what the row length allows is
                                // decided by the caller, an impossible target is an error
-  struct Random { uint64_t seed = 0; float scale = 0; float mean = 0; } random;  // normal distribution
+  // Roughly normal, standard deviation `scale`; the same on every machine, see tensor_source.cpp.
+  struct Random { uint64_t seed = 0; float scale = 0; float mean = 0; } random;
 };
 
 /// Shape and type of the tensor once read: packed_shape(shape) and target.
