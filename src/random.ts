@@ -4,7 +4,7 @@
 // DistributionTemplates.h for 'torch-cpu'; native/cuda/DistributionTemplates.h and cuRAND's curand_normal.h for
 // 'torch-cuda'. Easy to get wrong: noise of a 16-bit dtype is not always the rounded float32 noise (see TorchCpuNormal).
 import { invalid, KandinskyError } from './errors.js'
-import { elementCount, Tensor } from './tensor.js'
+import { concatRows, elementCount, sameShape, Tensor } from './tensor.js'
 
 /** The dtype in which the reference's pipeline runs, and therefore draws its noise. */
 export type NoiseDtype = 'float32' | 'float16' | 'bfloat16'
@@ -82,18 +82,13 @@ export function randnTensor(
   if (sources.length === 1) return draw(sources[0]!, shape, dtype)
   if (sources.length !== shape[0])
     throw invalid('generator', `one generator or a list of ${shape[0]} (the batch size)`, generator)
-  const data = new Float32Array(elementCount(shape))
-  const entry = [1, ...shape.slice(1)]
-  sources.forEach((source, i) => {
-    data.set(draw(source, entry, dtype).data, i * elementCount(entry))
-  })
-  return new Tensor(data, shape)
+  return concatRows(sources.map((source) => draw(source, [1, ...shape.slice(1)], dtype)))
 }
 
 function draw(source: RandomSource, shape: readonly number[], dtype: NoiseDtype): Tensor {
   if (typeof source?.randn !== 'function') throw invalid('generator', 'an object with a randn method', source)
   const tensor = source.randn(shape, { dtype })
-  if (String(tensor.shape) !== String(shape))
+  if (!sameShape(tensor.shape, shape))
     throw new KandinskyError(
       'SHAPE_MISMATCH',
       `Expected shape [${shape.join(', ')}] from the generator's randn but received [${tensor.shape.join(', ')}]`,

@@ -114,7 +114,7 @@ export class DDIMScheduler extends DiscreteScheduler<DDIMSchedulerConfig> implem
 
   #varianceNoise(eta: number, shape: readonly number[], options: DDIMStepOptions): Tensor | undefined {
     const { generator, dtype, varianceNoise } = options
-    if (!(eta >= 0 && eta <= 1)) throw invalid('eta', 'a number from 0 to 1', eta)
+    if (!Number.isFinite(eta) || eta < 0 || eta > 1) throw invalid('eta', 'a number from 0 to 1', eta)
     if (eta === 0) return undefined
     if (varianceNoise === undefined) return drawNoise(shape, generator, dtype)
     if (generator !== undefined)

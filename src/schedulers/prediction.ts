@@ -1,6 +1,6 @@
 // From a model output to the clean sample it implies, and the limits put on that: shared by DDPM, DDIM and UnCLIP.
 import { invalid, KandinskyError } from '../errors.js'
-import type { Tensor } from '../tensor.js'
+import { splitChannels, Tensor } from '../tensor.js'
 import { flag, number } from './config.js'
 import { checkShape, mixture } from './scheduler.js'
 
@@ -37,19 +37,13 @@ export interface ModelPrediction {
  * @throws KandinskyError `SHAPE_MISMATCH`
  */
 export function splitModelOutput(modelOutput: Tensor, sample: Tensor, learnsVariance: boolean): ModelPrediction {
-  const [batch, channels, ...size] = sample.shape
-  if (batch === undefined || channels === undefined) throw invalid('sample', 'a Tensor with batch and channels', sample)
+  if (!(sample instanceof Tensor) || sample.shape.length < 2)
+    throw invalid('sample', 'a Tensor [batch, channels, ...]', sample)
+  const [batch, channels, ...size] = sample.shape as [number, number, ...number[]]
   checkShape('modelOutput', modelOutput, [batch, learnsVariance ? 2 * channels : channels, ...size])
   if (!learnsVariance) return { prediction: modelOutput.data }
-  const rowLength = sample.data.length / batch
-  const prediction = new Float32Array(sample.data.length)
-  const variance = new Float32Array(sample.data.length)
-  for (let row = 0; row < batch; row++) {
-    const start = 2 * row * rowLength
-    prediction.set(modelOutput.data.subarray(start, start + rowLength), row * rowLength)
-    variance.set(modelOutput.data.subarray(start + rowLength, start + 2 * rowLength), row * rowLength)
-  }
-  return { prediction, variance }
+  const [prediction, variance] = splitChannels(modelOutput, channels)
+  return { prediction: prediction.data, variance: variance.data }
 }
 
 /** The clean sample that `prediction` implies for `sample` at this cumulative alpha. */

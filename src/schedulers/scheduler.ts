@@ -4,7 +4,7 @@
 // result is rounded as there, by Math.fround or by being stored in a Float32Array.
 import { invalid, KandinskyError } from '../errors.js'
 import type { NoiseDtype, RandomSource } from '../random.js'
-import { Tensor } from '../tensor.js'
+import { sameShape, Tensor } from '../tensor.js'
 import { cumulativeAlphas } from './betas.js'
 
 export interface StepOptions {
@@ -86,6 +86,7 @@ export abstract class DiscreteScheduler<C extends { readonly num_train_timesteps
   }
 
   addNoise(original: Tensor, noise: Tensor, timesteps: readonly number[]): Tensor {
+    if (!(original instanceof Tensor)) throw invalid('original', 'a Tensor', original)
     checkShape('noise', noise, original.shape)
     const batch = original.shape[0]!
     if (timesteps.length !== batch && timesteps.length !== 1)
@@ -137,7 +138,7 @@ export function sqrt32(value: number): number {
 /** @throws KandinskyError `SHAPE_MISMATCH` */
 export function checkShape(what: string, tensor: Tensor, shape: readonly number[]): void {
   if (!(tensor instanceof Tensor)) throw invalid(what, 'a Tensor', tensor)
-  if (String(tensor.shape) !== String(shape))
+  if (!sameShape(tensor.shape, shape))
     throw new KandinskyError(
       'SHAPE_MISMATCH',
       `Expected shape [${shape.join(', ')}] for ${what} but received [${tensor.shape.join(', ')}]`,
