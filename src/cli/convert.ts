@@ -61,10 +61,10 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
 }
 
 function parseRule(text: string): { pattern: RegExp; type: WeightType } {
-  const cut = text.lastIndexOf('=')
-  if (cut <= 0) throw new UsageError(`expected regex=type for --rule but received ${text}`)
+  const divider = text.lastIndexOf('=')
+  if (divider < 1) throw new UsageError(`expected regex=type for --rule but received ${text}`)
   try {
-    return { pattern: new RegExp(text.slice(0, cut)), type: text.slice(cut + 1) as WeightType }
+    return { pattern: new RegExp(text.slice(0, divider)), type: text.slice(divider + 1) as WeightType }
   } catch (error) {
     throw new UsageError(`--rule ${text}: ${(error as Error).message}`)
   }

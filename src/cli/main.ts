@@ -7,7 +7,7 @@ import * as convert from './convert.js'
 import * as devices from './devices.js'
 import * as generate from './generate.js'
 import * as inspect from './inspect.js'
-import { type Command, optionHelp, UsageError } from './terminal.js'
+import { type Command, type Invocation, optionHelp, UsageError } from './terminal.js'
 
 const commands: Record<string, Command> = { generate, convert, inspect, devices }
 
@@ -56,7 +56,8 @@ class Interrupted extends Error {}
 function parse(command: Command, args: string[]) {
   try {
     const options = { ...command.options, help: { type: 'boolean', short: 'h' } } as const
-    return parseArgs({ args, options, allowPositionals: true })
+    const { values, positionals } = parseArgs({ args, options, allowPositionals: true })
+    return { values: values as Invocation['values'], positionals }
   } catch (error) {
     throw new UsageError((error as Error).message)
   }

@@ -3,7 +3,7 @@ import { Generator } from '../random.js'
 import { elementCount, Tensor } from '../tensor.js'
 import { type DecoderOptions, KandinskyV22Pipeline } from './kandinsky-v22.js'
 import { KandinskyV22PriorPipeline, type PriorOptions } from './kandinsky-v22-prior.js'
-import { loadDecoderComponents, loadPriorComponents, openCombined, type PretrainedOptions } from './load.js'
+import { type CombinedPretrainedOptions, loadCombined, openCombined } from './load.js'
 import { expectOptions } from './options.js'
 import { streamCall } from './progress.js'
 
@@ -16,11 +16,6 @@ export interface CombinedOptions
   priorNumInferenceSteps?: number | undefined
   /** initial noise of the prior [rows, embeddingDim], as in the reference; the decoder always draws its own */
   latents?: PriorOptions['latents']
-}
-
-export interface CombinedPretrainedOptions extends PretrainedOptions {
-  /** where the prior is, when `source` holds only the decoder and does not say */
-  prior?: string | undefined
 }
 
 const priorOnly = ['prompt', 'negativePrompt', 'priorGuidanceScale', 'priorNumInferenceSteps', 'latents']
@@ -41,12 +36,8 @@ export class KandinskyV22CombinedPipeline {
     source: string,
     options: CombinedPretrainedOptions = {},
   ): Promise<KandinskyV22CombinedPipeline> {
-    const { prior, decoder } = await openCombined(source, options)
-    const decoderPipe = new KandinskyV22Pipeline(await loadDecoderComponents(decoder, options))
-    // `scheduler` means the decoder's: the prior works with its own kind only.
-    const priorOptions = { ...options, scheduler: undefined }
-    const priorPipe = new KandinskyV22PriorPipeline(await loadPriorComponents(prior, priorOptions))
-    return new KandinskyV22CombinedPipeline(priorPipe, decoderPipe)
+    const { prior, decoder } = await loadCombined(await openCombined(source, options), options)
+    return new KandinskyV22CombinedPipeline(new KandinskyV22PriorPipeline(prior), new KandinskyV22Pipeline(decoder))
   }
 
   /** The decoder's scheduler. */
@@ -80,13 +71,19 @@ export class KandinskyV22CombinedPipeline {
       onStep,
     }
     // The decoder's options must fail now, not after the prior has run.
-    const { prompts, count, dimensions } = this.priorPipe.check(priorOptions)
+    const { prompts, negatives, count, dimensions } = this.priorPipe.check(priorOptions)
     const shape = [prompts.length * count, dimensions]
     const placeholder = new Tensor(new Float32Array(elementCount(shape)), shape)
     this.decoderPipe.check({ ...decoderOptions, imageEmbeds: placeholder, negativeImageEmbeds: placeholder })
 
     const embeds = await this.priorPipe.generate(priorOptions)
-    return this.decoderPipe.generate({ ...decoderOptions, ...embeds } as Options & DecoderOptions)
+    const result = await this.decoderPipe.generate({ ...decoderOptions, ...embeds } as Options & DecoderOptions)
+    if (Array.isArray(result.images))
+      for (const [i, image] of result.images.entries()) {
+        const row = Math.floor(i / count)
+        image.recipe = { prompt: prompts[row], negativePrompt: negatives?.[row], ...image.recipe }
+      }
+    return result
   }
 
   /** `generate` as an async iterable of steps that ends with one `{ type: 'result', images }` event. */

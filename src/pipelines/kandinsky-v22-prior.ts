@@ -8,8 +8,16 @@ import type { Scheduler } from '../schedulers/scheduler.js'
 import { concatRows, elementCount, repeatRows, sliceRows, Tensor } from '../tensor.js'
 import type { ClipTokenizer } from '../tokenizers/clip.js'
 import { guide } from './denoise.js'
-import { loadPriorComponents, openPretrained, type PretrainedOptions } from './load.js'
-import { expectInteger, expectNumber, expectOptions, expectPrompts, expectTensor, maxImages } from './options.js'
+import { loadPriorComponents, openSide, type PretrainedOptions } from './load.js'
+import {
+  expectGenerator,
+  expectInteger,
+  expectNumber,
+  expectOptions,
+  expectPrompts,
+  expectTensor,
+  maxImages,
+} from './options.js'
 import { type CallOptions, StepReporter, streamCall } from './progress.js'
 
 export interface PriorOptions extends CallOptions {
@@ -96,7 +104,7 @@ export class KandinskyV22PriorPipeline {
    * @throws KandinskyError `FILE_NOT_FOUND`, `BAD_FILE`, `UNSUPPORTED_MODEL`, `DEVICE_UNAVAILABLE`, `OUT_OF_MEMORY`
    */
   static async fromPretrained(source: string, options: PretrainedOptions = {}): Promise<KandinskyV22PriorPipeline> {
-    const checkpoint = (await openPretrained(source, options)).side('prior')
+    const checkpoint = await openSide(source, 'prior', options)
     return new KandinskyV22PriorPipeline(await loadPriorComponents(checkpoint, options))
   }
 
@@ -238,7 +246,7 @@ export class KandinskyV22PriorPipeline {
       rows,
       steps: expectInteger('numInferenceSteps', options.numInferenceSteps ?? 25, 1, 1000),
       guidanceScale: expectNumber('guidanceScale', options.guidanceScale ?? 4),
-      generator: options.generator ?? new Generator(),
+      generator: expectGenerator(options.generator, rows),
     }
   }
 

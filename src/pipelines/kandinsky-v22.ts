@@ -3,13 +3,23 @@ import { KandinskyError } from '../errors.js'
 import type { RawImage } from '../image.js'
 import type { Model } from '../models.js'
 import { postprocess, toRawImages } from '../processing.js'
-import { Generator, type RandomSource } from '../random.js'
+import type { RandomSource } from '../random.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { concatRows, repeatRows, Tensor } from '../tensor.js'
 import { denoise, latentSide, movqScaleFactor, prepareLatents } from './denoise.js'
-import { loadDecoderComponents, openPretrained, type PretrainedOptions } from './load.js'
-import { expectInteger, expectNumber, expectOneOf, expectOptions, expectTensor, maxImages, maxSide } from './options.js'
+import { loadDecoderComponents, openSide, type PretrainedOptions } from './load.js'
+import {
+  expectGenerator,
+  expectInteger,
+  expectNumber,
+  expectOneOf,
+  expectOptions,
+  expectTensor,
+  maxImages,
+  maxSide,
+} from './options.js'
 import { type CallOptions, streamCall } from './progress.js'
+import { attachRecipe, type ModelIdentity } from './provenance.js'
 
 export type OutputType = 'image' | 'float' | 'latent'
 
@@ -48,6 +58,8 @@ export interface DecoderComponents {
   unet: Model
   movq: Model
   scheduler: Scheduler
+  /** named in the recipes of pictures */
+  identity?: ModelIdentity | undefined
 }
 
 const generateOptions = [
@@ -80,7 +92,7 @@ export class KandinskyV22Pipeline {
    * @throws KandinskyError `FILE_NOT_FOUND`, `BAD_FILE`, `UNSUPPORTED_MODEL`, `DEVICE_UNAVAILABLE`, `OUT_OF_MEMORY`
    */
   static async fromPretrained(source: string, options: PretrainedOptions = {}): Promise<KandinskyV22Pipeline> {
-    const checkpoint = (await openPretrained(source, options)).side('decoder')
+    const checkpoint = await openSide(source, 'decoder', options)
     return new KandinskyV22Pipeline(await loadDecoderComponents(checkpoint, options))
   }
 
@@ -90,8 +102,7 @@ export class KandinskyV22Pipeline {
    */
   async generate<Options extends DecoderOptions>(options: Options): Promise<ImageResult<ImagesOf<Options>>> {
     const { unet, movq } = this.components
-    const { imageEmbeds, shape, steps, guidanceScale, outputType } = this.check(options)
-    const generator = options.generator ?? new Generator()
+    const { imageEmbeds, shape, steps, guidanceScale, outputType, generator } = this.check(options)
     const scheduler = this.scheduler.clone()
     scheduler.setTimesteps(steps)
     const latents = await denoise({
@@ -105,7 +116,11 @@ export class KandinskyV22Pipeline {
       signal: options.signal,
       onStep: options.onStep,
     })
-    return { images: (await decodeImages(movq, latents, outputType, options.signal)) as ImagesOf<Options> }
+    const images = await decodeImages(movq, latents, outputType, options.signal)
+    const { name: model, hash: modelHash } = this.components.identity ?? {}
+    const made = { scheduler: scheduler.constructor.name, numInferenceSteps: steps, guidanceScale, model, modelHash }
+    attachRecipe(images, made, generator)
+    return { images: images as ImagesOf<Options> }
   }
 
   /** `generate` as an async iterable of steps that ends with one `{ type: 'result', images }` event. */
@@ -140,6 +155,7 @@ export class KandinskyV22Pipeline {
       imageEmbeds,
       shape,
       guidanceScale,
+      generator: expectGenerator(options.generator, shape[0]!),
       steps: expectInteger('numInferenceSteps', options.numInferenceSteps ?? 100, 1, 1000),
       outputType: expectOneOf('outputType', options.outputType ?? 'image', ['image', 'float', 'latent']),
     }

@@ -1,5 +1,6 @@
 // Checks of the options that pipelines share. Everything is checked before anything is computed.
 import { invalid, KandinskyError } from '../errors.js'
+import { Generator, type RandomSource } from '../random.js'
 import { Tensor } from '../tensor.js'
 
 /** Refuses misspelled options by name: an option that is silently ignored costs its user an image. */
@@ -56,6 +57,17 @@ export function expectTensor(name: string, value: unknown, shape: readonly (numb
   if (!value.data.every(Number.isFinite))
     throw new KandinskyError('INVALID_ARGUMENT', `Expected finite values in ${name} but found NaN or infinity`)
   return value
+}
+
+/** One source of noise for all rows, or one per row; none given: a randomly seeded one. */
+export function expectGenerator(value: unknown, rows: number): RandomSource | RandomSource[] {
+  if (value === undefined) return new Generator()
+  const sources = Array.isArray(value) ? value : [value]
+  if (!sources.every((source) => typeof source?.randn === 'function'))
+    throw invalid('generator', 'an object with a randn method, or an array of them', value)
+  if (sources.length !== 1 && sources.length !== rows)
+    throw invalid('generator', `one generator or an array of ${rows}, one per row`, value)
+  return value as RandomSource | RandomSource[]
 }
 
 /** Largest side in pixels that a size option may ask for; beyond it even the latents are absurd. */

@@ -29,7 +29,7 @@ const layers = [
   ['pipelines', /^pipelines\//],
   ['convert', /^convert\/convert\.ts$/],
   ['models', /^(models|checkpoint|hub)\.ts$/],
-  ['files', /^(convert\/|schedulers\/|tokenizers\/|image|processing|png|resize)/],
+  ['files', /^(convert\/|schedulers\/|tokenizers\/|image|pixels|png|processing|recipe|resize)/],
   ['native', /^native\.ts$/],
   ['values', /^(random|tensor|errors)\.ts$/],
 ]

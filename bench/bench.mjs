@@ -1,0 +1,108 @@
+// Times single networks at their real size, filled with random weights, and, where Python with torch and diffusers is
+// there, the same work in the same minutes: both sides take turns, the best of each counts, the ratio is what to quote.
+//
+//   npm run bench -- --case unet-512 --json [--type q8_0] [--device cpu] [--threads 2] [--rounds 3] [--python python3]
+//
+// Cases: prior (one guided step, 81 tokens), unet-256, unet-512, unet-768 (one guided step, batch 2), movq-512, movq-768
+// (one decode). Without --case: all of them. `--no-torch` leaves the other side out; PYTHONPATH finds diffusers.
+import { spawn, spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { createInterface } from 'node:readline'
+import { parseArgs } from 'node:util'
+import { writeRandomCheckpoint } from '../scripts/random-checkpoint.mjs'
+
+const { values } = parseArgs({
+  options: {
+    case: { type: 'string', multiple: true },
+    type: { type: 'string', default: 'q8_0' },
+    device: { type: 'string', default: 'cpu' },
+    threads: { type: 'string', default: '0' },
+    rounds: { type: 'string', default: '3' },
+    python: { type: 'string', default: 'python3' },
+    'no-torch': { type: 'boolean' },
+    json: { type: 'boolean' },
+  },
+})
+const allCases = ['prior', 'unet-256', 'unet-512', 'unet-768', 'movq-512', 'movq-768']
+const cases = values.case ?? allCases
+for (const name of cases)
+  if (!allCases.includes(name)) throw new Error(`unknown case ${name}: expected ${allCases.join(', ')}`)
+
+const cache = path.join(import.meta.dirname, '..', 'build', 'bench')
+mkdirSync(cache, { recursive: true })
+
+const withTorch =
+  !values['no-torch'] && spawnSync(values.python, ['-c', 'import torch, diffusers'], { stdio: 'ignore' }).status === 0
+
+for (const name of cases) {
+  const component = name.split('-')[0]
+  const checkpoint = component === 'prior' ? 'kandinsky-2-2-prior' : 'kandinsky-2-2-decoder'
+  const file = path.join(cache, `${component}-${values.type}.gguf`)
+  if (!existsSync(file)) await writeRandomCheckpoint(checkpoint, file, { type: values.type, components: [component] })
+
+  const ours = startWorker(process.execPath, [
+    path.join(import.meta.dirname, 'worker.mjs'),
+    ...[name, file, values.device, values.threads],
+  ])
+  const theirs = withTorch
+    ? startWorker(values.python, [path.join(import.meta.dirname, 'torch_worker.py'), name, values.threads])
+    : undefined
+  const load = await ours.next()
+  await theirs?.next()
+  const times = { ours: [], theirs: [] }
+  // The first round warms both sides up and does not count.
+  for (let round = 0; round <= Number(values.rounds); round++) {
+    for (const [side, worker] of Object.entries({ ours, theirs })) {
+      const answer = await worker?.step()
+      if (answer && round > 0) times[side].push(answer.ms)
+    }
+  }
+  const end = await ours.stop()
+  const torchEnd = await theirs?.stop()
+  report({
+    case: name,
+    ms_per_step: round1(Math.min(...times.ours)),
+    peak_mb: end.peak_mb,
+    load_ms: load.load_ms,
+    weights: values.type,
+    device: values.device,
+    ...(theirs && {
+      torch_ms_per_step: round1(Math.min(...times.theirs)),
+      torch_peak_mb: torchEnd.peak_mb,
+      ratio: Math.round((100 * Math.min(...times.theirs)) / Math.min(...times.ours)) / 100,
+    }),
+    cpu: os.cpus()[0]?.model.trim(),
+  })
+}
+
+function report(result) {
+  if (values.json) console.log(JSON.stringify(result))
+  else {
+    const torch = result.ratio ? `, torch ${result.torch_ms_per_step} ms, ratio ${result.ratio}` : ''
+    console.log(
+      `${result.case}: ${result.ms_per_step} ms, peak ${result.peak_mb} MB (${result.weights}, ${result.device})${torch}`,
+    )
+  }
+}
+
+/** A child that answers each line on its standard input with one JSON line. */
+function startWorker(command, args) {
+  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  const next = async () => {
+    const { value, done } = await lines.next()
+    if (done) throw new Error(`${path.basename(args[0])} ended early`)
+    return JSON.parse(value)
+  }
+  const ask = (line) => {
+    child.stdin.write(`${line}\n`)
+    return next()
+  }
+  return { next, step: () => ask('step'), stop: () => ask('stop') }
+}
+
+function round1(ms) {
+  return Math.round(ms * 10) / 10
+}

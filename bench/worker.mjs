@@ -1,0 +1,50 @@
+// One side of bench.mjs: loads one network and runs one step for every line "step".
+import { createInterface } from 'node:readline'
+import { openCheckpoint } from '../dist/checkpoint.js'
+import { loadModel } from '../dist/models.js'
+import { Generator } from '../dist/random.js'
+import { Tensor } from '../dist/tensor.js'
+
+const [name, file, device, threads] = process.argv.slice(2)
+const [component, pixels] = name.split('-')
+const noise = new Generator(0)
+const latent = Number(pixels) / 8
+
+const started = performance.now()
+const checkpoint = await openCheckpoint(file)
+const model = await loadModel(await checkpoint.component(component), {
+  device,
+  threads: Number(threads) || undefined,
+})
+await model.load()
+answer({ load_ms: Math.round(performance.now() - started) })
+
+/** The same inputs as torch_worker.py's: batch 2 is one guided step of one picture. */
+const inputs = {
+  prior: () => ({
+    hidden_states: noise.randn([2, 1280]),
+    timestep: new Tensor(new Float32Array([500]), [1]),
+    proj_embedding: noise.randn([2, 1280]),
+    encoder_hidden_states: noise.randn([2, 77, 1280]),
+    attention_mask: { data: new Int32Array(2 * 77).fill(1), shape: [2, 77] },
+  }),
+  unet: () => ({
+    sample: noise.randn([2, 4, latent, latent]),
+    timestep: new Tensor(new Float32Array([500]), [1]),
+    image_embeds: noise.randn([2, 1280]),
+  }),
+  movq: () => ({ latents: noise.randn([1, 4, latent, latent]) }),
+}[component]()
+
+for await (const line of createInterface({ input: process.stdin })) {
+  if (line === 'stop') break
+  const begin = performance.now()
+  await model.run(component === 'movq' ? 'decode' : 'forward', inputs)
+  answer({ ms: performance.now() - begin })
+}
+answer({ peak_mb: Math.round(process.resourceUsage().maxRSS / 1024) })
+await model.dispose()
+
+function answer(value) {
+  process.stdout.write(`${JSON.stringify(value)}\n`)
+}

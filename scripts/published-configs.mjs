@@ -1,0 +1,134 @@
+// Real configurations of the published checkpoints, for filling with random weights (scripts/random-checkpoint.mjs).
+// Values and their provenance: diffusers' conversion scripts and the repositories' own config files.
+
+const clipText = {
+  class: 'CLIPTextModelWithProjection',
+  bos_token_id: 0,
+  eos_token_id: 2,
+  pad_token_id: 1,
+  layer_norm_eps: 1e-5,
+  max_position_embeddings: 77,
+  vocab_size: 49408,
+}
+const clipVision = {
+  class: 'CLIPVisionModelWithProjection',
+  image_size: 224,
+  patch_size: 14,
+  num_channels: 3,
+  layer_norm_eps: 1e-5,
+}
+const prior = {
+  class: 'PriorTransformer',
+  num_attention_heads: 32,
+  attention_head_dim: 64,
+  num_layers: 20,
+  num_embeddings: 77,
+  additional_embeddings: 4,
+  dropout: 0,
+  time_embed_act_fn: 'silu',
+  encoder_hid_proj_type: 'linear',
+  added_emb_type: 'prd',
+}
+const unet = {
+  class: 'UNet2DConditionModel',
+  sample_size: 64,
+  in_channels: 4,
+  out_channels: 8,
+  down_block_types: [
+    'ResnetDownsampleBlock2D',
+    'SimpleCrossAttnDownBlock2D',
+    'SimpleCrossAttnDownBlock2D',
+    'SimpleCrossAttnDownBlock2D',
+  ],
+  mid_block_type: 'UNetMidBlock2DSimpleCrossAttn',
+  up_block_types: [
+    'SimpleCrossAttnUpBlock2D',
+    'SimpleCrossAttnUpBlock2D',
+    'SimpleCrossAttnUpBlock2D',
+    'ResnetUpsampleBlock2D',
+  ],
+  block_out_channels: [384, 768, 1152, 1536],
+  layers_per_block: 3,
+  cross_attention_dim: 768,
+  attention_head_dim: 64,
+  act_fn: 'silu',
+  norm_num_groups: 32,
+  norm_eps: 1e-5,
+  resnet_time_scale_shift: 'scale_shift',
+  flip_sin_to_cos: true,
+  freq_shift: 0,
+}
+const unet21 = {
+  ...unet,
+  encoder_hid_dim: 1024,
+  encoder_hid_dim_type: 'text_image_proj',
+  addition_embed_type: 'text_image',
+}
+const unet22 = { ...unet, encoder_hid_dim: 1280, encoder_hid_dim_type: 'image_proj', addition_embed_type: 'image' }
+const movq = {
+  class: 'VQModel',
+  in_channels: 3,
+  out_channels: 3,
+  latent_channels: 4,
+  vq_embed_dim: 4,
+  block_out_channels: [128, 256, 256, 512],
+  layers_per_block: 2,
+  down_block_types: ['DownEncoderBlock2D', 'DownEncoderBlock2D', 'DownEncoderBlock2D', 'AttnDownEncoderBlock2D'],
+  up_block_types: ['AttnUpDecoderBlock2D', 'UpDecoderBlock2D', 'UpDecoderBlock2D', 'UpDecoderBlock2D'],
+  num_vq_embeddings: 16384,
+  norm_num_groups: 32,
+  norm_type: 'spatial',
+  sample_size: 32,
+  act_fn: 'silu',
+}
+
+/** Checkpoint name -> component name -> class and config. */
+export const publishedConfigs = {
+  'kandinsky-2-2-prior': {
+    prior: { ...prior, embedding_dim: 1280 },
+    text_encoder: {
+      ...clipText,
+      hidden_size: 1280,
+      intermediate_size: 5120,
+      num_attention_heads: 20,
+      num_hidden_layers: 32,
+      projection_dim: 1280,
+      hidden_act: 'gelu',
+    },
+    image_encoder: {
+      ...clipVision,
+      hidden_size: 1664,
+      intermediate_size: 8192,
+      num_attention_heads: 16,
+      num_hidden_layers: 48,
+      projection_dim: 1280,
+      hidden_act: 'gelu',
+    },
+  },
+  'kandinsky-2-2-decoder': { unet: unet22, movq },
+  'kandinsky-2-2-decoder-inpaint': { unet: { ...unet22, in_channels: 9 }, movq },
+  'kandinsky-2-2-controlnet-depth': { unet: { ...unet22, in_channels: 8, addition_embed_type: 'image_hint' }, movq },
+  'kandinsky-2-1-prior': {
+    prior: { ...prior, embedding_dim: 768 },
+    text_encoder: {
+      ...clipText,
+      hidden_size: 768,
+      intermediate_size: 3072,
+      num_attention_heads: 12,
+      num_hidden_layers: 12,
+      projection_dim: 768,
+      hidden_act: 'quick_gelu',
+    },
+    image_encoder: {
+      ...clipVision,
+      hidden_size: 1024,
+      intermediate_size: 4096,
+      num_attention_heads: 16,
+      num_hidden_layers: 24,
+      projection_dim: 768,
+      hidden_act: 'quick_gelu',
+    },
+  },
+  'kandinsky-2-1': { unet: unet21, movq },
+  'kandinsky-2-1-inpaint': { unet: { ...unet21, in_channels: 9 }, movq },
+}

@@ -1,0 +1,75 @@
+// Writes our GGUF for a published checkpoint's real configuration, filled with seeded random weights of sensible scale:
+// full-size speed and memory can be measured where the real weights cannot be had.
+//
+//   node scripts/random-checkpoint.mjs kandinsky-2-2-decoder out.gguf [--type q8_0] [--components unet,movq] [--seed 0]
+import { parseArgs } from 'node:util'
+import { targetType } from '../dist/convert/policy.js'
+import { binding } from '../dist/native.js'
+import { publishedConfigs } from './published-configs.mjs'
+
+/**
+ * Matrices are normal with variance 1 / fan-in, gains near one, offsets near zero: activations keep their size through
+ * every layer, as trained ones do.
+ */
+function randomSource(name, shape, seed) {
+  if (shape.length === 1) {
+    const gain = /norm[^.]*\.weight$|clip_std$/.test(name)
+    return { seed, mean: gain ? 1 : 0, scale: gain ? 0.1 : 0.02 }
+  }
+  const fanIn = shape.slice(1).reduce((product, n) => product * n, 1)
+  return { seed, mean: 0, scale: /embedding/.test(name) ? 0.02 : 1 / Math.sqrt(fanIn) }
+}
+
+/** @param options type: weight type; components: names, default all; seed */
+export async function writeRandomCheckpoint(checkpoint, path, { type = 'f16', components, seed = 0 } = {}) {
+  const configs = publishedConfigs[checkpoint]
+  if (!configs)
+    throw new Error(`unknown checkpoint ${checkpoint}: expected one of ${Object.keys(publishedConfigs).join(', ')}`)
+  const names = components ?? Object.keys(configs)
+  const metadata = {
+    'general.architecture': 'kandinsky',
+    'general.name': `${checkpoint} (random weights)`,
+    'kandinsky.format_version': 1,
+    'kandinsky.components': names,
+  }
+  const tensors = []
+  for (const component of names) {
+    if (!configs[component])
+      throw new Error(`${checkpoint} has no ${component}: expected ${Object.keys(configs).join(', ')}`)
+    const { class: className, ...config } = configs[component]
+    metadata[`${component}.class`] = className
+    for (const [key, value] of Object.entries(config)) metadata[`${component}.config.${key}`] = value
+    for (const { name, shape } of binding().describeNetwork(className, component, config)) {
+      tensors.push({
+        name: `${component}.${name}`,
+        path: '',
+        offset: 0,
+        bytes: 4 * shape.reduce((product, n) => product * n, 1),
+        type: 'f32',
+        shape,
+        target: targetType(className, component, { name, shape, type: 'f32' }, type),
+        random: randomSource(name, shape, seed + tensors.length),
+      })
+    }
+  }
+  await binding().writeGguf({ path, metadata, tensors, threads: 2 })
+}
+
+if (process.argv[1] === import.meta.filename) {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { type: { type: 'string' }, components: { type: 'string' }, seed: { type: 'string' } },
+  })
+  const [checkpoint, output] = positionals
+  if (!checkpoint || !output) {
+    console.error(
+      'Usage: node scripts/random-checkpoint.mjs <checkpoint> <out.gguf> [--type T] [--components a,b] [--seed N]',
+    )
+    process.exit(2)
+  }
+  await writeRandomCheckpoint(checkpoint, output, {
+    type: values.type,
+    components: values.components?.split(','),
+    seed: Number(values.seed ?? 0),
+  })
+}

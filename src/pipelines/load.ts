@@ -1,0 +1,258 @@
+// From a source string to the parts of a pipeline: networks on their device, tokenizer, scheduler.
+import { existsSync } from 'node:fs'
+import path from 'node:path'
+import { type Checkpoint, openCheckpoint, type Side } from '../checkpoint.js'
+import { invalid, KandinskyError } from '../errors.js'
+import { connectedPrior, resolveSource } from '../hub.js'
+import { Model, ModelGroup, type ModelOptions } from '../models.js'
+import type { WeightType } from '../native.js'
+import { parseProcessorConfig } from '../processing.js'
+import { schedulerByName, schedulerFromConfig } from '../schedulers/registry.js'
+import type { Scheduler } from '../schedulers/scheduler.js'
+import { Tensor } from '../tensor.js'
+import { ClipTokenizer } from '../tokenizers/clip.js'
+import type { DecoderComponents } from './kandinsky-v22.js'
+import type { PriorComponents } from './kandinsky-v22-prior.js'
+import { expectOneOf, expectOptions } from './options.js'
+import { identify } from './provenance.js'
+
+export interface LoadProgress {
+  type: 'download' | 'load'
+  /** file being downloaded, or network being loaded */
+  name: string
+  /** bytes */
+  done: number
+  total: number
+}
+
+export interface PretrainedOptions {
+  /** folder inside `source` that holds the pipeline */
+  subfolder?: string | undefined
+  /** `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` …; default `auto` */
+  device?: string | undefined
+  /** type of the large matrices in memory; default: as stored */
+  weights?: WeightType | undefined
+  /** weight files to read from a folder, e.g. `fp16`; default: the plain ones */
+  variant?: string | undefined
+  /** a scheduler or its name (`ddim`), instead of the checkpoint's own */
+  scheduler?: Scheduler | string | undefined
+  /** `model` keeps only the running network on the device and loads it when its turn comes; default `none` */
+  offload?: 'none' | 'model' | undefined
+  /** CPU threads, default one per physical core */
+  threads?: number | undefined
+  /** where downloads are kept; default: the Hugging Face cache */
+  cacheDir?: string | undefined
+  /** branch, tag or commit of a hub repository; default `main` */
+  revision?: string | undefined
+  /** access token of the hub; default: `HF_TOKEN` or the saved one */
+  token?: string | undefined
+  /** aborts downloading and loading */
+  signal?: AbortSignal | undefined
+  onProgress?: ((progress: LoadProgress) => void) | undefined
+}
+
+const pretrainedOptions = [
+  ...['subfolder', 'device', 'weights', 'variant', 'scheduler', 'offload', 'threads'],
+  ...['cacheDir', 'revision', 'token', 'signal', 'onProgress'],
+]
+
+export interface CombinedPretrainedOptions extends PretrainedOptions {
+  /** where the prior is, when `source` holds only the decoder and does not say */
+  prior?: string | undefined
+}
+
+/** Resolves, downloads where needed, and opens one side of a checkpoint. */
+export async function openSide(source: string, side: Side, options: PretrainedOptions): Promise<Checkpoint> {
+  expectOptions(options, pretrainedOptions)
+  return requireSide(await open(source, options), side)
+}
+
+/**
+ * The prior and the decoder of a source that holds both, or of a decoder and its prior: the `prior` option, or the
+ * repository that the decoder's model card names (as diffusers finds it), which may also lie beside the decoder's folder.
+ */
+export async function openCombined(
+  source: string,
+  options: CombinedPretrainedOptions,
+): Promise<{ prior: Checkpoint; decoder: Checkpoint }> {
+  const { prior: priorSource, ...rest } = options
+  expectOptions(rest, pretrainedOptions)
+  const checkpoint = await open(source, rest)
+  const decoder = requireSide(checkpoint, 'decoder')
+  const own = priorSource === undefined ? checkpoint.side('prior') : undefined
+  if (own) return { prior: own, decoder }
+  const connected = priorSource ?? (await findPrior(checkpoint.source))
+  if (connected === undefined)
+    throw new KandinskyError(
+      'INVALID_ARGUMENT',
+      `Expected a prior: ${checkpoint.source} holds only a decoder and names none; pass the option prior`,
+    )
+  return { prior: requireSide(await open(connected, { ...rest, subfolder: undefined }), 'prior'), decoder }
+}
+
+async function open(source: string, options: PretrainedOptions): Promise<Checkpoint> {
+  const { subfolder, variant, cacheDir, revision, token, signal, onProgress } = options
+  signal?.throwIfAborted()
+  const resolved = await resolveSource(source, {
+    ...{ subfolder, variant, cacheDir, revision, token, signal },
+    onProgress: ({ file, done, total }) => onProgress?.({ type: 'download', name: file, done, total }),
+  })
+  return openCheckpoint(resolved.path, { subfolder, variant })
+}
+
+function requireSide(checkpoint: Checkpoint, side: Side): Checkpoint {
+  const found = checkpoint.side(side)
+  if (found) return found
+  throw new KandinskyError('UNSUPPORTED_MODEL', `Expected a ${side} but ${checkpoint.source} holds none`)
+}
+
+async function findPrior(decoder: string): Promise<string | undefined> {
+  const id = await connectedPrior(decoder)
+  if (id === undefined) return undefined
+  const beside = path.join(path.dirname(decoder), path.basename(id))
+  return existsSync(beside) ? beside : id
+}
+
+/** The two pipelines' parts, loaded on one device; with `offload: 'model'` they share it network by network. */
+export async function loadCombined(
+  { prior, decoder }: { prior: Checkpoint; decoder: Checkpoint },
+  options: CombinedPretrainedOptions,
+): Promise<{ prior: PriorComponents; decoder: DecoderComponents }> {
+  const { prior: _, ...rest } = options
+  const group = offloadGroup(rest)
+  const decoderParts = await loadDecoderComponents(decoder, rest, group)
+  try {
+    // `scheduler` means the decoder's: the prior works with its own kind only.
+    return { prior: await loadPriorComponents(prior, { ...rest, scheduler: undefined }, group), decoder: decoderParts }
+  } catch (error) {
+    await Promise.all([decoderParts.unet.dispose(), decoderParts.movq.dispose()])
+    throw error
+  }
+}
+
+export async function loadPriorComponents(
+  checkpoint: Checkpoint,
+  options: PretrainedOptions,
+  group = offloadGroup(options),
+): Promise<PriorComponents> {
+  const scheduler = await chooseScheduler(checkpoint, options.scheduler)
+  const tokenizer = ClipTokenizer.fromFiles(await folderTexts(checkpoint, 'tokenizer'))
+  const processor = await checkpoint.text('image_processor/preprocessor_config.json')
+  const { prior, text_encoder, image_encoder } = await createModels(
+    checkpoint,
+    { prior: 'PriorTransformer', text_encoder: 'CLIPTextModelWithProjection' },
+    { image_encoder: 'CLIPVisionModelWithProjection' },
+    { ...options, group },
+  )
+  const zero = checkpoint.zeroImageEmbeds
+  // The image encoder is the largest network of all and rarely needed: it loads on first use.
+  await loadModels([text_encoder!, prior!], options, group)
+  return {
+    prior: prior!,
+    textEncoder: text_encoder!,
+    imageEncoder: image_encoder,
+    tokenizer,
+    scheduler,
+    imageProcessor: processor === undefined ? undefined : parseProcessorConfig(processor),
+    zeroImageEmbeds: zero && new Tensor(Float32Array.from(zero), [1, zero.length]),
+  }
+}
+
+export async function loadDecoderComponents(
+  checkpoint: Checkpoint,
+  options: PretrainedOptions,
+  group = offloadGroup(options),
+): Promise<DecoderComponents> {
+  const scheduler = await chooseScheduler(checkpoint, options.scheduler)
+  const wanted = { unet: 'UNet2DConditionModel', movq: 'VQModel' }
+  const { unet, movq } = await createModels(checkpoint, wanted, {}, { ...options, group })
+  expectTextToImage(unet!, checkpoint)
+  await loadModels([unet!, movq!], options, group)
+  return { unet: unet!, movq: movq!, scheduler, identity: await identify(checkpoint) }
+}
+
+/** The scheduler of a checkpoint, as its own class. */
+export async function loadScheduler(checkpoint: Checkpoint, subfolder = 'scheduler'): Promise<Scheduler> {
+  const text = await checkpoint.text(`${subfolder}/scheduler_config.json`)
+  if (text === undefined)
+    throw new KandinskyError('FILE_NOT_FOUND', `Expected ${subfolder}/scheduler_config.json in ${checkpoint.source}`)
+  try {
+    return schedulerFromConfig(JSON.parse(text))
+  } catch (cause) {
+    if (cause instanceof KandinskyError) throw cause
+    throw new KandinskyError('BAD_FILE', `${subfolder}/scheduler_config.json of ${checkpoint.source} is not JSON`, {
+      cause,
+    })
+  }
+}
+
+async function chooseScheduler(checkpoint: Checkpoint, wanted: PretrainedOptions['scheduler']): Promise<Scheduler> {
+  if (wanted !== undefined && typeof wanted !== 'string') {
+    if (typeof (wanted as Scheduler | null)?.step !== 'function')
+      throw invalid('scheduler', 'a scheduler or its name', wanted)
+    return wanted
+  }
+  const own = await loadScheduler(checkpoint)
+  return wanted === undefined ? own : schedulerByName(wanted, own.config)
+}
+
+function offloadGroup({ offload = 'none' }: PretrainedOptions): ModelGroup | undefined {
+  return expectOneOf('offload', offload, ['none', 'model']) === 'model' ? new ModelGroup() : undefined
+}
+
+async function folderTexts(checkpoint: Checkpoint, folder: string): Promise<Record<string, string>> {
+  const texts: Record<string, string> = {}
+  for (const name of await checkpoint.texts())
+    if (name.startsWith(`${folder}/`)) texts[name.slice(folder.length + 1)] = (await checkpoint.text(name))!
+  return texts
+}
+
+async function createModels(
+  checkpoint: Checkpoint,
+  required: Record<string, string>,
+  optional: Record<string, string>,
+  { device, weights, threads, group }: ModelOptions,
+): Promise<Record<string, Model>> {
+  const models: Record<string, Model> = {}
+  for (const [name, className] of Object.entries({ ...required, ...optional })) {
+    const component = await checkpoint.component(name)
+    if (!component && name in optional) continue
+    if (component?.className !== className)
+      throw new KandinskyError(
+        'UNSUPPORTED_MODEL',
+        `Expected a ${className} as ${name} of ${checkpoint.source} but found ${component?.className ?? 'none'}`,
+      )
+    models[name] = new Model(component, { device, weights, threads, group })
+  }
+  return models
+}
+
+/** Loads networks one after the other; those of a group wait for their turn to run. */
+async function loadModels(models: Model[], options: PretrainedOptions, group: ModelGroup | undefined): Promise<void> {
+  if (group) return
+  const { signal, onProgress } = options
+  try {
+    for (const model of models) {
+      const report = (done: number, total: number) => onProgress?.({ type: 'load', name: model.name, done, total })
+      await model.load({ signal, onProgress: report })
+    }
+  } catch (error) {
+    await Promise.all(models.map((model) => model.dispose()))
+    throw error
+  }
+}
+
+/** The reference fails deep inside the UNet when a checkpoint is for another task; its config tells beforehand. */
+function expectTextToImage(unet: Model, checkpoint: Checkpoint): void {
+  const { addition_embed_type: kind, in_channels: channels } = unet.config
+  if (kind !== 'image')
+    throw new KandinskyError(
+      'UNSUPPORTED_MODEL',
+      `Expected a Kandinsky 2.2 decoder (addition_embed_type image) but the UNet of ${checkpoint.source} has ${kind}`,
+    )
+  if (channels !== 4)
+    throw new KandinskyError(
+      'UNSUPPORTED_MODEL',
+      `Expected a text-to-image UNet with 4 input channels but that of ${checkpoint.source} has ${channels}`,
+    )
+}

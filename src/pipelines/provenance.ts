@@ -1,0 +1,69 @@
+// What made a picture: filled in by the pipelines, carried by RawImage, written into PNG files (recipe.ts).
+import { createHash } from 'node:crypto'
+import { open } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import path from 'node:path'
+import type { Checkpoint } from '../checkpoint.js'
+import type { RawImage } from '../image.js'
+import { Generator, type RandomSource } from '../random.js'
+import type { Recipe } from '../recipe.js'
+import type { Tensor } from '../tensor.js'
+
+const { version } = createRequire(import.meta.url)('../../package.json') as { version: string }
+
+/** Name and hash of a checkpoint, for recipes. */
+export interface ModelIdentity {
+  name: string
+  /** 10 hexadecimal digits */
+  hash: string
+}
+
+const SAMPLED_TENSORS = 64
+const SAMPLED_BYTES = 4096
+
+/**
+ * Tells checkpoints apart without reading gigabytes: the hash covers names, types and shapes of all tensors and the first
+ * bytes of 64 of them per network. Fine-tunes differ in every tensor.
+ */
+export async function identify(checkpoint: Checkpoint): Promise<ModelIdentity> {
+  const hash = createHash('sha256')
+  for (const name of await checkpoint.components()) {
+    const { tensors } = (await checkpoint.component(name))!
+    for (const tensor of tensors) hash.update(`${name}.${tensor.name} ${tensor.type} ${tensor.shape.join('x')}\n`)
+    const stride = Math.max(1, Math.floor(tensors.length / SAMPLED_TENSORS))
+    for (let i = 0; i < tensors.length; i += stride) {
+      const { path: file, offset, bytes } = tensors[i]!
+      hash.update(await readStart(file, offset, Math.min(bytes, SAMPLED_BYTES)))
+    }
+  }
+  return { name: path.basename(checkpoint.source, '.gguf'), hash: hash.digest('hex').slice(0, 10) }
+}
+
+async function readStart(file: string, offset: number, length: number): Promise<Uint8Array> {
+  const handle = await open(file)
+  try {
+    const { buffer, bytesRead } = await handle.read(new Uint8Array(length), 0, length, offset)
+    return buffer.subarray(0, bytesRead)
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Adds the recipe, with its own seed where every picture had a generator of its own. Tensors carry none. */
+export function attachRecipe(
+  images: RawImage[] | Tensor,
+  recipe: Recipe,
+  generator: RandomSource | readonly RandomSource[],
+): void {
+  if (!Array.isArray(images)) return
+  for (const [index, image] of images.entries()) {
+    const source = Array.isArray(generator) ? (generator[index] ?? generator[0]) : generator
+    const seed = source instanceof Generator ? plainSeed(source.seed) : undefined
+    const { width, height } = image
+    image.recipe = { ...recipe, seed, index, width, height, version: `node-kandinsky ${version}` }
+  }
+}
+
+function plainSeed(seed: number | bigint): number | string {
+  return Number.isSafeInteger(Number(seed)) ? Number(seed) : String(seed)
+}
