@@ -29,13 +29,16 @@ export async function openGguf(path: string): Promise<PipelineFiles | CombinedFi
   const texts = new Map<string, () => Promise<string>>()
   for (const [key, value] of Object.entries(metadata))
     if (key.startsWith(TEXT_PREFIX)) texts.set(key.slice(TEXT_PREFIX.length), async () => String(value))
-  const networks = new Map<string, () => Promise<Component>>()
-  for (const component of readComponents(path, metadata, tensors)) networks.set(component.name, async () => component)
+  const components = readComponents(path, metadata, tensors)
+  const networks = new Map(components.map((component) => [component.name, async () => component]))
   const index = metadata[TEXT_PREFIX + MODEL_INDEX]
-  if (typeof index !== 'string') throw badFile(path, `has no ${TEXT_PREFIX}${MODEL_INDEX}`)
   const priorIndex = metadata[`${TEXT_PREFIX}prior_${MODEL_INDEX}`]
   const indexes = {
-    own: pipelineSlots(index, path),
+    // A file of bare networks (scripts/random-checkpoint.mjs) has no index: the networks are all there is.
+    own:
+      typeof index === 'string'
+        ? pipelineSlots(index, path)
+        : new Map(components.map(({ name, className }) => [name, className])),
     prior: typeof priorIndex === 'string' ? pipelineSlots(priorIndex, path) : undefined,
   }
   return splitFiles(path, texts, networks, indexes, zeroImageEmbeds(metadata, path))

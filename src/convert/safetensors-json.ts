@@ -38,9 +38,9 @@ class Parser {
   }
 
   #value(depth: number): Value {
-    if (depth > MAX_DEPTH) throw this.#fail('is nested too deeply')
     this.#skipSpace()
     const next = this.#text[this.#at]
+    if ((next === '{' || next === '[') && depth > MAX_DEPTH) throw this.#fail('is nested too deeply')
     if (next === '{') return this.#object(depth)
     if (next === '[') return this.#array(depth)
     return next === '"' ? this.#string() : this.#integer()
