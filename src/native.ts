@@ -1,5 +1,6 @@
 // The one file that loads the addon and types the border. Nothing else may require a .node file.
 import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
 import { KandinskyError, type KandinskyErrorCode } from './errors.js'
 
 /** Types a weight can have in memory or in our GGUF. */
@@ -103,4 +104,110 @@ export interface Binding {
     onProgress?: NativeProgress,
   ): Promise<void>
   CancelFlag: new () => CancelFlag
+}
+
+let loaded: Binding | undefined
+
+/**
+ * The addon, loaded on first need: importing the package for its types or schedulers alone never touches it. Its
+ * functions throw and reject with KandinskyError; a cancelled call rejects with a DOMException named AbortError.
+ * @throws KandinskyError `NATIVE_LOAD_FAILED`
+ */
+export function binding(): Binding {
+  loaded ??= withErrors(loadAddon())
+  return loaded
+}
+
+function loadAddon(): Binding {
+  const require = createRequire(import.meta.url)
+  const root = fileURLToPath(new URL('..', import.meta.url))
+  let path: string | undefined
+  try {
+    // In an Electron app the package may lie in app.asar, but libraries can only be loaded from beside it.
+    path = (require('node-gyp-build') as { path(root: string): string })
+      .path(root)
+      .replace(/\.asar(?=[\\/])/, '.asar.unpacked')
+    return require(path) as Binding
+  } catch (cause) {
+    throw new KandinskyError('NATIVE_LOAD_FAILED', loadFailure(cause, root, path), { cause })
+  }
+}
+
+function loadFailure(cause: unknown, root: string, path: string | undefined): string {
+  const { message, code } = cause as NodeJS.ErrnoException
+  const what = path ? `The native addon ${path} could not be loaded` : `No native addon was found in ${root}`
+  const platform = `${process.platform}-${process.arch}`
+  if (code === 'ERR_DLOPEN_DISABLED')
+    return `${what}: this process runs with --no-addons. Start it without that option.`
+  return [
+    `${what} for ${platform}${isMusl() ? ' (musl libc)' : ''}, Node ${process.versions.node}:`,
+    `  ${message.trim().split('\n')[0]}`,
+    'If no prebuilt addon exists for this platform, build it: install a C++17 compiler and CMake 3.18 or newer,',
+    'then run "npm rebuild node-kandinsky" (in a git checkout of it: "npm run build:native").',
+    'If node_modules was copied from another platform, install it again on this one.',
+  ].join('\n')
+}
+
+/** Reads loaded libraries, which takes a moment: only for error messages. */
+function isMusl(): boolean {
+  if (process.platform !== 'linux') return false
+  const { header } = (process.report?.getReport() ?? {}) as { header?: { glibcVersionRuntime?: string } }
+  return header !== undefined && header.glibcVersionRuntime === undefined
+}
+
+function withErrors(addon: Binding): Binding {
+  return {
+    info: sync(addon.info),
+    devices: sync(addon.devices),
+    networkClasses: sync(addon.networkClasses),
+    describeNetwork: sync(addon.describeNetwork),
+    readGguf: promised(addon.readGguf),
+    loadNetwork: promised(async (job, onProgress) => networkWithErrors(await addon.loadNetwork(job, onProgress))),
+    writeGguf: promised(addon.writeGguf),
+    CancelFlag: addon.CancelFlag,
+  }
+}
+
+function networkWithErrors(network: NativeNetwork): NativeNetwork {
+  return { run: promised(network.run), memory: network.memory, dispose: promised(network.dispose) }
+}
+
+function sync<A extends unknown[], R>(call: (...args: A) => R): (...args: A) => R {
+  return (...args) => {
+    try {
+      return call(...args)
+    } catch (error) {
+      throw toKandinskyError(error)
+    }
+  }
+}
+
+function promised<A extends unknown[], R>(call: (...args: A) => Promise<R>): (...args: A) => Promise<R> {
+  return async (...args) => {
+    try {
+      return await call(...args)
+    } catch (error) {
+      throw toKandinskyError(error)
+    }
+  }
+}
+
+const CODES: ReadonlySet<string> = new Set<KandinskyErrorCode>([
+  'INVALID_ARGUMENT',
+  'FILE_NOT_FOUND',
+  'BAD_FILE',
+  'UNSUPPORTED_MODEL',
+  'SHAPE_MISMATCH',
+  'OUT_OF_MEMORY',
+  'DEVICE_UNAVAILABLE',
+  'DISPOSED',
+  'INTERNAL',
+])
+
+/** Native errors have no JavaScript stack; one made here has the caller's. What a progress callback threw passes. */
+function toKandinskyError(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof KandinskyError) return error
+  const { code, message } = error as NodeJS.ErrnoException
+  if (code === 'ABORTED') return new DOMException('The call was cancelled', 'AbortError')
+  return code !== undefined && CODES.has(code) ? new KandinskyError(code as KandinskyErrorCode, message) : error
 }

@@ -7,11 +7,12 @@ namespace kandinsky {
 namespace {
 
 std::string cpu_features(ggml_backend_dev_t cpu) {
-  void* address = ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), "ggml_backend_get_features");
+  const ggml_backend_reg_t backend = ggml_backend_dev_backend_reg(cpu);
+  void* address = ggml_backend_reg_get_proc_address(backend, "ggml_backend_get_features");
   if (!address) return "";
   std::string names;
   const auto get_features = reinterpret_cast<ggml_backend_get_features_t>(address);
-  for (const ggml_backend_feature* feature = get_features(ggml_backend_dev_backend_reg(cpu)); feature->name; ++feature) {
+  for (const ggml_backend_feature* feature = get_features(backend); feature->name; ++feature) {
     if (std::string(feature->value) != "0") names += (names.empty() ? "" : " ") + std::string(feature->name);
   }
   return names;

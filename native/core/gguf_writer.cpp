@@ -113,8 +113,9 @@ std::string header_bytes(const Metadata& metadata, const std::vector<TensorSourc
 
 }  // namespace
 
-void write_gguf(const std::string& path, const Metadata& metadata, const std::vector<TensorSource>& sources, int threads,
-                const std::atomic<bool>* cancel, const std::function<void(uint64_t done, uint64_t total)>& progress) {
+void write_gguf(const std::string& path, const Metadata& metadata, const std::vector<TensorSource>& sources,
+                int threads, const std::atomic<bool>* cancel,
+                const std::function<void(uint64_t done, uint64_t total)>& progress) {
   check_all(metadata, sources);
   uint64_t total = 0, done = 0;
   for (const TensorSource& source : sources) total += target_bytes(source);

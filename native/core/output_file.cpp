@@ -97,10 +97,12 @@ bool OutputFile::open_and_lock() {
     refuse(is_locked ? "another process is writing it" : "it cannot be locked");
   }
   struct stat opened, named;
-  if (::fstat(descriptor_, &opened) == 0 && ::stat(partial_.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
-      opened.st_dev == named.st_dev && ::ftruncate(descriptor_, 0) == 0)
-    return true;
+  const bool is_named = ::fstat(descriptor_, &opened) == 0 && ::stat(partial_.c_str(), &named) == 0 &&
+                        opened.st_ino == named.st_ino && opened.st_dev == named.st_dev;
+  if (is_named && ::ftruncate(descriptor_, 0) == 0) return true;
+  const std::string reason = std::strerror(errno);
   ::close(descriptor_);
+  if (is_named) refuse(reason);
   return false;
 }
 
