@@ -1,0 +1,228 @@
+// kandinsky-native-bench [--threads N] [--filter TEXT] [--variant NAME]: speed of each CPU kernel at the shapes of the
+// 2.2 networks (guided UNet step at 512 px, MoVQ, prior). Best of several runs; convolutions count the multiplications of
+// the direct method whatever they use, so that numbers compare.
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <string>
+
+#include "test/thread_team.h"
+
+namespace kandinsky {
+namespace {
+
+using test::Aligned;
+
+int threads = 2;
+std::string filter, only_variant;
+
+/// Seconds of the fastest of several runs.
+template <typename Args>
+double best_time(const CpuKernel<Args>& kernel, const Args& args) {
+  test::KernelRun<Args> run(kernel, args, threads);
+  run.run();
+  double best = 1e9, total = 0;
+  for (int i = 0; i < 30 && (i < 5 || total < 0.6); ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    run.run();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = seconds < best ? seconds : best;
+    total += seconds;
+  }
+  return best;
+}
+
+void report(const CpuKernels& kernels, const std::string& name, double seconds, double flops) {
+  std::printf("%-12s %-44s %9.3f ms %8.1f GFLOP/s\n", kernels.name, name.c_str(), seconds * 1e3, flops / seconds / 1e9);
+  std::fflush(stdout);
+}
+
+/// Small random values; the kernels' speed does not depend on them, but zeros and NaNs would flatter some machines.
+void fill(void* memory, size_t bytes, ActType type) {
+  std::mt19937 generator(1);
+  std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
+  float values[1009];
+  for (float& value : values) value = uniform(generator);
+  for (size_t i = 0; i < bytes / (type == ActType::f32 ? 4 : 2); ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, &values[i % 1009], 4);
+    if (type == ActType::f32) {
+      static_cast<uint32_t*>(memory)[i] = bits;
+    } else {
+      static_cast<uint16_t*>(memory)[i] = static_cast<uint16_t>(bits >> 16);
+    }
+  }
+}
+
+Aligned<unsigned char> filled(size_t count, ActType type) {
+  Aligned<unsigned char> memory(count * (type == ActType::f32 ? 4 : 2));
+  fill(memory.data(), memory.size(), type);
+  return memory;
+}
+
+bool wanted(const std::string& name) { return name.find(filter) != std::string::npos; }
+
+/// Weights as a float32 file has them, and packed.
+struct TestWeights {
+  Aligned<unsigned char> values, packed;
+  Weights weights;
+  TestWeights(const CpuKernels& kernels, Algorithm algorithm, int out, int taps, int in)
+      : values(filled(static_cast<size_t>(out) * taps * in, ActType::f32)) {
+    const WeightRows rows = {values.data(), static_cast<int64_t>(taps) * in * 4, nullptr, 1024, out, taps, in};
+    packed = Aligned<unsigned char>(kernels.packed_size(algorithm, &rows));
+    test::run_kernel(kernels.pack, PackArgs{algorithm, rows, packed.data()}, threads);
+    weights = {algorithm, packed.data(), rows};
+  }
+};
+
+void bench_conv(const CpuKernels& kernels, int batch, int in, int out, int size) {
+  const char* names[] = {"direct", "F2", "F4"};
+  for (int i = 0; i < 3; ++i) {
+    const std::string name = "conv3x3 " + std::to_string(in) + "->" + std::to_string(out) + " @" + std::to_string(size) +
+                             " " + names[i];
+    if (!wanted(name)) continue;
+    const TestWeights weights(kernels, static_cast<Algorithm>(i), out, 9, in);
+    const size_t pixels = static_cast<size_t>(batch) * size * size;
+    const auto src = filled(static_cast<size_t>(batch) * (size + 2) * (size + 2) * in, kernels.act_type);
+    const auto residual = filled(pixels * out, ActType::f32), dst = filled(pixels * out, ActType::f32);
+    ConvArgs args = {};
+    args.src = src.data();
+    args.batch = batch;
+    args.src_height = args.src_width = size + 2;
+    args.height = args.width = size;
+    args.kernel = 3;
+    args.stride = 1;
+    args.weights = weights.weights;
+    args.residual = reinterpret_cast<const float*>(residual.data());
+    args.dst = reinterpret_cast<float*>(dst.data());
+    const double flops = 2.0 * pixels * out * 9 * in;
+    report(kernels, name, best_time(kernels.conv, args), flops);
+    args.weights.packed = nullptr;
+    if (wanted(name + " expanded")) report(kernels, name + " expanded", best_time(kernels.conv, args), flops);
+  }
+}
+
+void bench_gemm(const CpuKernels& kernels, int in, int out, int rows, Activation activation) {
+  const std::string name = "linear " + std::to_string(in) + "->" + std::to_string(out) + " x" + std::to_string(rows) +
+                           (activation == Activation::gelu ? " gelu" : "");
+  if (!wanted(name)) return;
+  const TestWeights weights(kernels, Algorithm::direct, out, 1, in);
+  const auto src = filled(static_cast<size_t>(rows) * in, kernels.act_type);
+  Aligned<float> dst(static_cast<size_t>(rows) * out);
+  GemmArgs args = {};
+  args.src = src.data();
+  args.src_stride = in;
+  args.rows = rows;
+  args.weights = weights.weights;
+  args.activation = activation;
+  args.f32_dst = activation == Activation::none;
+  args.dst = dst.data();
+  args.dst_stride = out;
+  report(kernels, name, best_time(kernels.gemm, args), 2.0 * rows * in * out);
+}
+
+void bench_attention(const CpuKernels& kernels, int batch, int heads, int dim, int tokens, int added) {
+  const std::string name = "attention " + std::to_string(heads) + " heads of " + std::to_string(dim) + ", " +
+                           std::to_string(tokens) + "+" + std::to_string(added);
+  if (!wanted(name)) return;
+  const int width = heads * dim;
+  const auto qkv = filled(static_cast<size_t>(batch) * tokens * width * 3, kernels.act_type);
+  const auto extra = filled(static_cast<size_t>(batch) * (added + 1) * width, kernels.act_type);
+  const size_t size = kernels.act_type == ActType::f32 ? 4 : 2;
+  Aligned<unsigned char> dst(static_cast<size_t>(batch) * tokens * width * size);
+  AttentionArgs args = {};
+  args.q = qkv.data();
+  args.k = qkv.data() + width * size;
+  args.v = qkv.data() + 2 * width * size;
+  args.q_stride = args.kv_stride = 3 * width;
+  args.added_k = args.added_v = extra.data();
+  args.added_stride = args.dst_stride = width;
+  args.batch = batch;
+  args.heads = heads;
+  args.head_dim = dim;
+  args.queries = args.tokens = tokens;
+  args.added_tokens = added;
+  args.scale = 0.05f;
+  args.dst = dst.data();
+  report(kernels, name, best_time(kernels.attention, args), 4.0 * batch * width * tokens * (tokens + added));
+}
+
+void bench_prepare(const CpuKernels& kernels, int batch, int channels, int size, bool spatial) {
+  const std::string name = "prepare " + std::to_string(channels) + " @" + std::to_string(size) + (spatial ? " spatial" : "");
+  if (!wanted(name)) return;
+  const size_t values = static_cast<size_t>(batch) * size * size * channels;
+  const auto src = filled(values, ActType::f32), vectors = filled(static_cast<size_t>(channels) * batch, ActType::f32);
+  const auto low = filled(values / 64, ActType::f32);
+  Aligned<float> dst(static_cast<size_t>(batch) * (size + 2) * (size + 2) * channels);
+  PrepareArgs args = {};
+  args.src[0] = reinterpret_cast<const float*>(src.data());
+  args.channels[0] = channels;
+  args.batch = batch;
+  args.height = args.width = size;
+  args.groups = 32;
+  args.eps = 1e-5f;
+  args.gamma = args.beta = reinterpret_cast<const float*>(vectors.data());
+  if (spatial) {
+    args.spatial_scale = args.spatial_shift = reinterpret_cast<const float*>(low.data());
+    args.spatial_height = args.spatial_width = size / 8;
+  } else {
+    args.scale = args.shift = reinterpret_cast<const float*>(vectors.data());
+    args.modulation_stride = channels;
+  }
+  args.silu = true;
+  args.pad = 1;
+  args.dst = dst.data();
+  const double seconds = best_time(kernels.prepare, args);
+  std::printf("%-12s %-44s %9.3f ms %8.3f ns/value\n", kernels.name, name.c_str(), seconds * 1e3, seconds * 1e9 / values);
+}
+
+void bench_all(const CpuKernels& kernels) {
+  const struct { int in, out, size; } convs[] = {{384, 384, 64},    {768, 768, 64},    {1152, 384, 64},  {768, 768, 32},
+                                                 {1920, 768, 32},   {1152, 1152, 16},  {2304, 1152, 16}, {1536, 1536, 8},
+                                                 {3072, 1536, 8}};
+  for (const auto& c : convs) bench_conv(kernels, 2, c.in, c.out, c.size);
+  bench_conv(kernels, 1, 512, 512, 128);  // MoVQ
+  bench_conv(kernels, 1, 256, 256, 256);
+  bench_conv(kernels, 1, 128, 128, 512);
+  bench_gemm(kernels, 768, 768, 2048, Activation::none);
+  bench_gemm(kernels, 1920, 768, 2048, Activation::none);
+  bench_gemm(kernels, 1152, 384, 8192, Activation::none);
+  bench_gemm(kernels, 1152, 1152, 512, Activation::none);
+  bench_gemm(kernels, 1536, 1536, 128, Activation::none);
+  bench_gemm(kernels, 2048, 2048, 162, Activation::none);
+  bench_gemm(kernels, 2048, 8192, 162, Activation::gelu);
+  bench_gemm(kernels, 8192, 2048, 162, Activation::none);
+  bench_attention(kernels, 2, 12, 64, 1024, 32);
+  bench_attention(kernels, 2, 18, 64, 256, 32);
+  bench_attention(kernels, 2, 24, 64, 64, 32);
+  bench_attention(kernels, 2, 32, 64, 81, 0);
+  bench_attention(kernels, 1, 1, 512, 4096, 0);
+  bench_prepare(kernels, 2, 384, 64, false);
+  bench_prepare(kernels, 2, 1152, 64, false);
+  bench_prepare(kernels, 2, 1920, 32, false);
+  bench_prepare(kernels, 1, 128, 512, true);
+}
+
+}  // namespace
+}  // namespace kandinsky
+
+int main(int argc, char** argv) {
+  using namespace kandinsky;
+  for (int i = 1; i < argc; ++i) {
+    const std::string option = argv[i];
+    if (option == "--threads" && i + 1 < argc) {
+      threads = std::atoi(argv[++i]);
+    } else if (option == "--filter" && i + 1 < argc) {
+      filter = argv[++i];
+    } else if (option == "--variant" && i + 1 < argc) {
+      only_variant = argv[++i];
+    } else {
+      std::fprintf(stderr, "usage: %s [--threads N] [--filter TEXT] [--variant NAME]\n", argv[0]);
+      return 2;
+    }
+  }
+  for (const CpuKernels* const* kernels = list_cpu_kernels(); *kernels; ++kernels) {
+    if (only_variant.empty() || only_variant == (*kernels)->name) bench_all(**kernels);
+  }
+}

@@ -1,0 +1,30 @@
+// AVX-512 F, BW, VL and DQ (Skylake-X, Ice Lake): float32 activations, weights widened in the product.
+#ifdef __x86_64__
+#include <immintrin.h>
+
+#define KERNELS cpu_kernels_avx512
+#define KERNELS_NAME "avx512"
+#include "kernels/cpu/unit_begin.h"
+
+namespace kandinsky {
+
+void kernel_yield();
+
+namespace {
+
+#include "kernels/cpu/simd_avx512.h"
+
+// A weight word holds the bfloat16 values of two consecutive input channels; widening one is a shift or a mask.
+INLINE vf vlow_half(const uint16_t* p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+}
+INLINE vf vhigh_half(const uint16_t* p) {
+  return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000)));
+}
+
+#include "kernels/cpu/act_f32.h"
+#include "kernels/cpu/unit.h"
+
+}  // namespace kandinsky
+
+#endif  // __x86_64__

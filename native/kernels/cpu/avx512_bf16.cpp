@@ -1,0 +1,41 @@
+// AVX-512 with BF16 (Zen 4 and later, Cooper Lake, Sapphire Rapids): bfloat16 activations, 32 products per instruction.
+#ifdef __x86_64__
+#include <immintrin.h>
+
+#define KERNELS cpu_kernels_avx512_bf16
+#define KERNELS_NAME "avx512_bf16"
+#define ACT_BF16
+#include "kernels/cpu/unit_begin.h"
+
+namespace kandinsky {
+
+void kernel_yield();
+
+namespace {
+
+#include "kernels/cpu/simd_avx512.h"
+
+using act_t = uint16_t;
+using vb = __m512i;
+
+INLINE vb bload(const uint16_t* p) { return _mm512_loadu_si512(p); }
+
+// Written as assembly because GCC 12 otherwise hoists the six broadcasts of a step above its products and spills sums.
+INLINE vb broadcast_pair(const uint16_t* p) {
+  vb x;
+  __asm__ volatile("vpbroadcastd %1, %0" : "=v"(x) : "m"(*(const uint32_t*)p));
+  return x;
+}
+
+INLINE vf vdot(vf sum, vb a, vb b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+
+INLINE vf aload(const act_t* p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+}
+INLINE void astore(act_t* p, vf x) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(x)); }
+
+#include "kernels/cpu/unit.h"
+
+}  // namespace kandinsky
+
+#endif  // __x86_64__

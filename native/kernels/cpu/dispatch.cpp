@@ -1,0 +1,134 @@
+// Picks the instruction set once, by what processor and operating system support.
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <thread>
+
+#include "core/error.h"
+#include "kernels/cpu/kernels.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
+namespace kandinsky {
+
+void kernel_yield() { std::this_thread::yield(); }
+
+extern const CpuKernels cpu_kernels_portable;
+#if defined(__x86_64__)
+extern const CpuKernels cpu_kernels_avx2, cpu_kernels_avx512, cpu_kernels_avx512_bf16;
+#elif defined(__aarch64__)
+extern const CpuKernels cpu_kernels_neon, cpu_kernels_neon_bf16;
+#endif
+
+namespace {
+
+constexpr int kMaxVariants = 4;
+
+struct Variants {
+  const CpuKernels* list[kMaxVariants + 1] = {};
+  int count = 0;
+  void add(const CpuKernels& kernels) { list[count++] = &kernels; }
+};
+
+#if defined(__x86_64__)
+
+struct Registers {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  Registers(unsigned leaf, unsigned subleaf) { __get_cpuid_count(leaf, subleaf, &eax, &ebx, &ecx, &edx); }
+};
+
+bool bit(unsigned word, int index) { return word >> index & 1; }
+
+/// Which register sets the operating system saves (XCR0); zero if it says nothing.
+unsigned saved_state() {
+  if (!bit(Registers(1, 0).ecx, 27)) return 0;  // OSXSAVE
+  unsigned low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
+}
+
+void detect(Variants& variants) {
+  const Registers basic(1, 0), extended(7, 0), extended1(7, 1);
+  const unsigned state = saved_state();
+  const bool ymm = (state & 0x06) == 0x06, zmm = (state & 0xe6) == 0xe6;
+  const bool avx2 = ymm && bit(basic.ecx, 12) && bit(basic.ecx, 28) && bit(extended.ebx, 5);  // FMA, AVX, AVX2
+  const bool avx512 = avx2 && zmm && bit(extended.ebx, 16) && bit(extended.ebx, 17) && bit(extended.ebx, 30) &&
+                      bit(extended.ebx, 31);  // F, DQ, BW, VL
+  const bool bf16 = avx512 && extended.eax >= 1 && bit(extended1.eax, 5);
+  if (bf16) variants.add(cpu_kernels_avx512_bf16);
+  if (avx512) variants.add(cpu_kernels_avx512);
+  if (avx2) variants.add(cpu_kernels_avx2);
+}
+
+#elif defined(__aarch64__)
+
+bool has_bf16() {
+#if defined(__linux__) && defined(HWCAP2_BF16)
+  return getauxval(AT_HWCAP2) & HWCAP2_BF16;
+#elif defined(__APPLE__)
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname("hw.optional.arm.FEAT_BF16", &value, &size, nullptr, 0) == 0 && value;
+#else
+  return false;
+#endif
+}
+
+void detect(Variants& variants) {
+  if (has_bf16()) variants.add(cpu_kernels_neon_bf16);
+  variants.add(cpu_kernels_neon);
+}
+
+#else
+
+void detect(Variants&) {}
+
+#endif
+
+const Variants& variants() {
+  static const Variants found = [] {
+    Variants v;
+    detect(v);
+    v.add(cpu_kernels_portable);
+    return v;
+  }();
+  return found;
+}
+
+const CpuKernels& pick() {
+  const char* wanted = std::getenv("KANDINSKY_CPU");
+  if (!wanted || !*wanted) return *variants().list[0];
+  std::string known;
+  for (int i = 0; i < variants().count; ++i) {
+    const CpuKernels* kernels = variants().list[i];
+    if (std::strcmp(kernels->name, wanted) == 0) return *kernels;
+    known += known.empty() ? kernels->name : std::string(", ") + kernels->name;
+  }
+  fail(ErrorCode::invalid_argument, "Expected one of %s for KANDINSKY_CPU but received %s", known.c_str(), wanted);
+}
+
+}  // namespace
+
+const CpuKernels* const* list_cpu_kernels() { return variants().list; }
+
+const CpuKernels& cpu_kernels() {
+  static const CpuKernels& picked = pick();
+  return picked;
+}
+
+Algorithm choose_algorithm(int height, int width, int in_features, int /*out_features*/) {
+  if (in_features % 16 != 0) return Algorithm::direct;
+  const int pixels = height * width;
+  if (pixels >= 24 * 24) return Algorithm::winograd_f4;
+  if (pixels >= 12 * 12) return Algorithm::winograd_f2;
+  return Algorithm::direct;
+}
+
+}  // namespace kandinsky

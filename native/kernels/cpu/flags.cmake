@@ -1,0 +1,21 @@
+# Compiler flags of the translation units that are compiled for one instruction set; each is empty on other processors.
+# Optimized in debug builds too: without inlining the kernels are a hundred times slower.
+function(kernel_flags source)
+  set(flags -O3 -ffp-contract=fast -fno-math-errno ${ARGN})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # GCC 12 takes the deliberately undefined pass-through operands of its own AVX-512 intrinsics for mistakes.
+    list(APPEND flags -Wno-uninitialized -Wno-maybe-uninitialized)
+  endif()
+  set_source_files_properties(native/kernels/cpu/${source}.cpp PROPERTIES COMPILE_OPTIONS "${flags}")
+endfunction()
+
+set(avx512_flags -mavx2 -mfma -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
+kernel_flags(portable)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
+  kernel_flags(avx2 -mavx2 -mfma)
+  kernel_flags(avx512 ${avx512_flags})
+  kernel_flags(avx512_bf16 ${avx512_flags} -mavx512bf16)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64|ARM64")
+  kernel_flags(neon)
+  kernel_flags(neon_bf16 -march=armv8.2-a+bf16)
+endif()

@@ -1,0 +1,72 @@
+// The matrix product inside everything: up to kRows rows of activations times one panel of packed weights.
+//
+// A panel holds kPanel out channels: [pairs of input channels][kPanel][2] bfloat16, so that one vector load brings, for
+// kLanes out channels, two consecutive input channels, which is what a bfloat16 dot product takes and what a shift and a
+// mask widen where there is none. Sums stay in registers over `pairs`, then go to a tile of kPanel columns.
+
+constexpr int kRows = 6;
+constexpr int kPanel = kVectors * kLanes;
+constexpr int kBlockPairs = 128;  // weights of one pass: 128 pairs x 64 columns x 4 B = 32 KB stay in the L1 cache
+
+template <int R, int V>
+static NOINLINE void multiply_tile(const act_t* const* rows, int64_t offset, const uint16_t* panel, int pairs, float* tile,
+                                   bool accumulate) {
+  const act_t* a[R];
+  vf sum[R][V];
+  UNROLL for (int r = 0; r < R; ++r) a[r] = rows[r] + offset;
+  if (accumulate) {
+    UNROLL for (int r = 0; r < R; ++r) {
+      UNROLL for (int v = 0; v < V; ++v) sum[r][v] = vload(tile + r * kPanel + v * kLanes);
+    }
+  } else {
+    UNROLL for (int r = 0; r < R; ++r) {
+      UNROLL for (int v = 0; v < V; ++v) sum[r][v] = vzero();
+    }
+  }
+  for (int p = 0; p < pairs; ++p) {
+    __builtin_prefetch(panel + 2048 / sizeof *panel);
+    UNROLL for (int v = 1; v < V * kLanes / 16; ++v) __builtin_prefetch(panel + 2048 / sizeof *panel + v * 32);
+#ifdef ACT_BF16
+    vb b[V];
+    UNROLL for (int v = 0; v < V; ++v) b[v] = bload(panel + v * kLanes * 2);
+    UNROLL for (int r = 0; r < R; ++r) {
+      const vb x = broadcast_pair(a[r] + 2 * p);
+      UNROLL for (int v = 0; v < V; ++v) sum[r][v] = vdot(sum[r][v], x, b[v]);
+    }
+#else
+    vf b[V];
+    UNROLL for (int v = 0; v < V; ++v) b[v] = vlow_half(panel + v * kLanes * 2);
+    UNROLL for (int r = 0; r < R; ++r) {
+      const vf x = vset1(a[r][2 * p]);
+      UNROLL for (int v = 0; v < V; ++v) sum[r][v] = vfma(x, b[v], sum[r][v]);
+    }
+    UNROLL for (int v = 0; v < V; ++v) b[v] = vhigh_half(panel + v * kLanes * 2);
+    UNROLL for (int r = 0; r < R; ++r) {
+      const vf x = vset1(a[r][2 * p + 1]);
+      UNROLL for (int v = 0; v < V; ++v) sum[r][v] = vfma(x, b[v], sum[r][v]);
+    }
+#endif
+    panel += kPanel * 2;
+  }
+  UNROLL for (int r = 0; r < R; ++r) {
+    UNROLL for (int v = 0; v < V; ++v) vstore(tile + r * kPanel + v * kLanes, sum[r][v]);
+  }
+}
+
+/// tile[count][kPanel] (+)= rows[count][2 * pairs] * panel. Only the first `columns` columns are computed, up to a vector.
+static void multiply(const act_t* const* rows, int count, int64_t offset, const uint16_t* panel, int pairs, float* tile,
+                     bool accumulate, int columns) {
+  using Tile = void (*)(const act_t* const*, int64_t, const uint16_t*, int, float*, bool);
+  static const Tile wide[kRows] = {multiply_tile<1, kVectors>, multiply_tile<2, kVectors>, multiply_tile<3, kVectors>,
+                                   multiply_tile<4, kVectors>, multiply_tile<5, kVectors>, multiply_tile<6, kVectors>};
+  static const Tile narrow[kRows] = {multiply_tile<1, 1>, multiply_tile<2, 1>, multiply_tile<3, 1>,
+                                     multiply_tile<4, 1>, multiply_tile<5, 1>, multiply_tile<6, 1>};
+  const Tile* tiles = columns > kLanes ? wide : narrow;
+  for (int done = 0; done < pairs; done += kBlockPairs) {
+    const int block = min_of(kBlockPairs, pairs - done);
+    for (int r = 0; r < count; r += kRows) {
+      tiles[min_of(kRows, count - r) - 1](rows + r, offset + 2 * done, panel + (int64_t)done * 2 * kPanel, block,
+                                          tile + (int64_t)r * kPanel, accumulate || done > 0);
+    }
+  }
+}

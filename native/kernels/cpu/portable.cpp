@@ -1,0 +1,16 @@
+// Any machine: float32 activations, 4 lanes of the compiler's own vectors.
+#define KERNELS cpu_kernels_portable
+#define KERNELS_NAME "portable"
+#include "kernels/cpu/unit_begin.h"
+
+namespace kandinsky {
+
+void kernel_yield();
+
+namespace {
+
+#include "kernels/cpu/simd_portable.h"
+#include "kernels/cpu/act_f32.h"
+#include "kernels/cpu/unit.h"
+
+}  // namespace kandinsky

@@ -1,0 +1,42 @@
+// 8 float lanes of AVX2 with FMA. Included once per translation unit, inside its anonymous namespace.
+
+using vf = __m256;
+constexpr int kLanes = 8;
+constexpr int kVectors = 2;  // 6 rows x 2 vectors of sums, 2 weights, 1 broadcast and 1 mask are all 16 registers
+
+INLINE vf vzero() { return _mm256_setzero_ps(); }
+INLINE vf vset1(float x) { return _mm256_set1_ps(x); }
+INLINE vf vload(const float* p) { return _mm256_loadu_ps(p); }
+INLINE void vstore(float* p, vf x) { _mm256_storeu_ps(p, x); }
+INLINE vf vadd(vf a, vf b) { return _mm256_add_ps(a, b); }
+INLINE vf vsub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+INLINE vf vmul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+INLINE vf vdiv(vf a, vf b) { return _mm256_div_ps(a, b); }
+INLINE vf vfma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); }
+INLINE vf vmin(vf a, vf b) { return _mm256_min_ps(a, b); }
+INLINE vf vround(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE vf vscale2(vf a, vf n) {
+  const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent));
+}
+INLINE float vsum(vf a) {
+  __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+INLINE float vmaximum(vf a) {
+  __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+INLINE void cpu_pause() { _mm_pause(); }
+
+// A weight word holds the bfloat16 values of two consecutive input channels; widening one is a shift or a mask.
+INLINE vf vlow_half(const uint16_t* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256((const __m256i*)p), 16));
+}
+INLINE vf vhigh_half(const uint16_t* p) {
+  return _mm256_castsi256_ps(
+      _mm256_and_si256(_mm256_loadu_si256((const __m256i*)p), _mm256_set1_epi32((int)0xffff0000)));
+}

@@ -1,0 +1,45 @@
+// 4 float lanes in the vector extension of GCC and Clang: any machine, whatever the compiler makes of it.
+// Included once per translation unit, inside its anonymous namespace.
+
+typedef float vf __attribute__((vector_size(16)));
+typedef int32_t vi __attribute__((vector_size(16)));
+typedef uint32_t vu __attribute__((vector_size(16)));
+constexpr int kLanes = 4;
+constexpr int kVectors = 2;
+
+INLINE vf vset1(float x) { return vf{x, x, x, x}; }
+INLINE vf vzero() { return vset1(0); }
+INLINE vf vload(const float* p) {
+  vf x;
+  memcpy(&x, p, sizeof x);
+  return x;
+}
+INLINE void vstore(float* p, vf x) { memcpy(p, &x, sizeof x); }
+INLINE vf vadd(vf a, vf b) { return a + b; }
+INLINE vf vsub(vf a, vf b) { return a - b; }
+INLINE vf vmul(vf a, vf b) { return a * b; }
+INLINE vf vdiv(vf a, vf b) { return a / b; }
+INLINE vf vfma(vf a, vf b, vf c) { return a * b + c; }
+INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
+INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }
+// Adding and subtracting 1.5 * 2^23 rounds to nearest for the |a| < 2^22 that exp2 needs.
+INLINE vf vround(vf a) { return (a + vset1(12582912.0f)) - vset1(12582912.0f); }
+INLINE vf vscale2(vf a, vf n) { return (vf)((vi)a + (__builtin_convertvector(n, vi) << 23)); }
+INLINE float vsum(vf a) { return (a[0] + a[2]) + (a[1] + a[3]); }
+INLINE float vmaximum(vf a) {
+  const float x = a[0] > a[2] ? a[0] : a[2], y = a[1] > a[3] ? a[1] : a[3];
+  return x > y ? x : y;
+}
+INLINE void cpu_pause() {}
+
+// A weight word holds the bfloat16 values of two consecutive input channels; widening one is a shift or a mask.
+INLINE vf vlow_half(const uint16_t* p) {
+  vu x;
+  memcpy(&x, p, sizeof x);
+  return (vf)(x << 16);
+}
+INLINE vf vhigh_half(const uint16_t* p) {
+  vu x;
+  memcpy(&x, p, sizeof x);
+  return (vf)(x & 0xffff0000u);
+}

@@ -1,0 +1,29 @@
+// What one translation unit consists of, after it has defined its vectors. The unit defines KERNELS (the table's name)
+// and, if its dot product takes bfloat16, ACT_BF16 with vb, bload, broadcast_pair and vdot.
+
+#include "kernels/cpu/common.h"
+#include "kernels/cpu/microkernel.h"
+#include "kernels/cpu/pack.h"
+#include "kernels/cpu/product.h"
+#include "kernels/cpu/winograd.h"
+#include "kernels/cpu/prepare.h"
+#include "kernels/cpu/attention.h"
+
+}  // namespace
+
+#ifdef ACT_BF16
+static constexpr ActType kActType = ActType::bf16;
+#else
+static constexpr ActType kActType = ActType::f32;
+#endif
+
+extern const CpuKernels KERNELS = {KERNELS_NAME,
+                                   kActType,
+                                   kPanel,
+                                   packed_size,
+                                   {pack_scratch, pack},
+                                   {prepare_scratch, prepare},
+                                   {layer_norm_scratch, layer_norm},
+                                   {conv_scratch, conv},
+                                   {gemm_scratch, gemm},
+                                   {attention_scratch, attention}};

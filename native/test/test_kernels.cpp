@@ -1,0 +1,418 @@
+// Every CPU kernel against its plain reference, in every variant that this machine can run, over shapes chosen to hit the
+// edges: odd sizes, ragged tiles, partial panels, partial vectors, one channel block, and all thread counts alike.
+#include <cstring>
+#include <random>
+
+#include "kernels/cpu/reference.h"
+#include "test/check.h"
+#include "test/thread_team.h"
+
+namespace kandinsky {
+namespace {
+
+using test::Aligned;
+using test::run_kernel;
+
+std::vector<float> random_values(size_t count, unsigned seed, float spread = 1.0f, float mean = 0.0f) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal(mean, spread);
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(generator);
+  return values;
+}
+
+float from_bf16(uint16_t x) {
+  const uint32_t bits = static_cast<uint32_t>(x) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+uint16_t to_bf16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+size_t act_size(const CpuKernels& kernels) { return kernels.act_type == ActType::bf16 ? 2 : 4; }
+
+/// An act buffer with these values.
+Aligned<unsigned char> to_act(const CpuKernels& kernels, const std::vector<float>& values) {
+  Aligned<unsigned char> act(values.size() * act_size(kernels) + 64);
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (kernels.act_type == ActType::bf16) {
+      reinterpret_cast<uint16_t*>(act.data())[i] = to_bf16(values[i]);
+    } else {
+      reinterpret_cast<float*>(act.data())[i] = values[i];
+    }
+  }
+  return act;
+}
+
+std::vector<float> from_act(const CpuKernels& kernels, const unsigned char* act, size_t count) {
+  std::vector<float> values(count);
+  for (size_t i = 0; i < count; ++i) {
+    values[i] = kernels.act_type == ActType::bf16 ? from_bf16(reinterpret_cast<const uint16_t*>(act)[i])
+                                                  : reinterpret_cast<const float*>(act)[i];
+  }
+  return values;
+}
+
+/// Relative L2 distance; infinite if anything is not finite.
+double distance(const float* actual, const std::vector<float>& expected) {
+  double difference = 0, norm = 1e-30;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    if (!std::isfinite(actual[i])) return INFINITY;
+    difference += (static_cast<double>(actual[i]) - expected[i]) * (static_cast<double>(actual[i]) - expected[i]);
+    norm += static_cast<double>(expected[i]) * expected[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+void check_distance(const CpuKernels& kernels, const std::string& what, const float* actual,
+                    const std::vector<float>& expected, double tolerance) {
+  const double error = distance(actual, expected);
+  CHECK_MESSAGE(error <= tolerance, what + " in " + kernels.name + " is off by " + std::to_string(error) + " (allowed " +
+                                        std::to_string(tolerance) + ")");
+}
+
+template <typename Call>
+void for_each_variant(Call call) {
+  for (const CpuKernels* const* kernels = list_cpu_kernels(); *kernels; ++kernels) call(**kernels);
+}
+
+/// Runs with 1, 2 and 3 threads into `bytes` bytes of dst and checks that they agree bit for bit.
+template <typename Args>
+void run_all_team_sizes(const CpuKernels& kernels, const CpuKernel<Args>& kernel, Args args, unsigned char* dst,
+                        size_t bytes, const std::string& what) {
+  run_kernel(kernel, args, 1);
+  const std::vector<unsigned char> first(dst, dst + bytes);
+  for (int nth : {2, 3}) {
+    std::memset(dst, 0xff, bytes);
+    run_kernel(kernel, args, nth);
+    CHECK_MESSAGE(std::memcmp(first.data(), dst, bytes) == 0,
+                  what + " in " + kernels.name + " differs with " + std::to_string(nth) + " threads");
+  }
+}
+
+WeightRows float_rows(const std::vector<float>& weights, int out, int taps, int in) {
+  return {weights.data(), static_cast<int64_t>(taps) * in * 4, nullptr, 1024, out, taps, in};
+}
+
+/// A stand-in for a quantized type: bfloat16 rows that are expanded by a function.
+void expand_bf16(const void* row, float* values, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) values[i] = from_bf16(static_cast<const uint16_t*>(row)[i]);
+}
+
+Aligned<unsigned char> packed(const CpuKernels& kernels, Algorithm algorithm, const WeightRows& rows) {
+  Aligned<unsigned char> memory(kernels.packed_size(algorithm, &rows));
+  run_kernel(kernels.pack, PackArgs{algorithm, rows, memory.data()}, 2);
+  return memory;
+}
+
+struct ConvCase {
+  int batch, height, width, in, out, kernel, stride;
+  bool bias, residual;
+};
+
+// How far float32 inputs, and bfloat16 weights (and activations where the variant has them), may be from the reference.
+double tolerance_of(const CpuKernels& kernels, Algorithm algorithm) {
+  const bool bf16 = kernels.act_type == ActType::bf16;
+  switch (algorithm) {
+    case Algorithm::direct: return bf16 ? 0.003 : 0.0025;
+    case Algorithm::winograd_f2: return bf16 ? 0.006 : 0.004;
+    case Algorithm::winograd_f4: return bf16 ? 0.016 : 0.011;
+  }
+  return 0;
+}
+
+const char* algorithm_name(Algorithm algorithm) {
+  return algorithm == Algorithm::direct ? "direct" : algorithm == Algorithm::winograd_f2 ? "F(2x2)" : "F(4x4)";
+}
+
+void check_conv(const ConvCase& c, Algorithm algorithm) {
+  const int pad = c.kernel / 2, height = (c.height + 2 * pad - c.kernel) / c.stride + 1;
+  const int width = (c.width + 2 * pad - c.kernel) / c.stride + 1, taps = c.kernel * c.kernel;
+  const auto src = random_values(static_cast<size_t>(c.batch) * c.height * c.width * c.in, 1);
+  const auto weights = random_values(static_cast<size_t>(c.out) * taps * c.in, 2, 1 / std::sqrt(9.0f * c.in));
+  const auto bias = random_values(c.out, 3), residual = random_values(static_cast<size_t>(c.batch) * height * width * c.out, 4);
+  std::vector<float> expected(residual.size());
+  reference::conv(src.data(), c.batch, c.height, c.width, c.in, weights.data(), c.out, c.kernel, c.stride, pad, height,
+                  width, c.bias ? bias.data() : nullptr, c.residual ? residual.data() : nullptr, expected.data());
+  const std::string what = std::string(algorithm_name(algorithm)) + " conv " + std::to_string(c.in) + "->" +
+                           std::to_string(c.out) + " at " + std::to_string(c.batch) + "x" + std::to_string(c.height) +
+                           "x" + std::to_string(c.width) + " kernel " + std::to_string(c.kernel);
+  for_each_variant([&](const CpuKernels& kernels) {
+    PrepareArgs prepare = {};
+    prepare.src[0] = src.data();
+    prepare.channels[0] = c.in;
+    prepare.batch = c.batch;
+    prepare.height = c.height;
+    prepare.width = c.width;
+    prepare.pad = pad;
+    Aligned<unsigned char> act(static_cast<size_t>(c.batch) * (c.height + 2) * (c.width + 2) * even(c.in) * 4);
+    prepare.dst = act.data();
+    run_kernel(kernels.prepare, prepare, 2);
+
+    WeightRows rows = float_rows(weights, c.out, taps, c.in);
+    const Aligned<unsigned char> memory = packed(kernels, algorithm, rows);
+    Aligned<float> dst(expected.size());
+    ConvArgs args = {};
+    args.src = act.data();
+    args.batch = c.batch;
+    args.src_height = c.height + 2 * pad;
+    args.src_width = c.width + 2 * pad;
+    args.height = height;
+    args.width = width;
+    args.kernel = c.kernel;
+    args.stride = c.stride;
+    args.weights = {algorithm, memory.data(), rows};
+    args.bias = c.bias ? bias.data() : nullptr;
+    args.residual = c.residual ? residual.data() : nullptr;
+    args.dst = dst.data();
+    unsigned char* bytes = reinterpret_cast<unsigned char*>(dst.data());
+    run_all_team_sizes(kernels, kernels.conv, args, bytes, expected.size() * 4, what);
+    check_distance(kernels, what, dst.data(), expected, tolerance_of(kernels, algorithm));
+    args.weights.packed = nullptr;
+    run_all_team_sizes(kernels, kernels.conv, args, bytes, expected.size() * 4, what + ", weights expanded");
+    check_distance(kernels, what + ", weights expanded", dst.data(), expected, tolerance_of(kernels, algorithm));
+  });
+}
+
+}  // namespace
+
+TEST(kernels_conv_direct) {
+  const ConvCase cases[] = {{1, 8, 8, 64, 64, 3, 1, true, true},   {2, 7, 5, 32, 70, 3, 1, true, false},
+                            {1, 9, 4, 4, 384, 3, 1, true, false},  {3, 6, 6, 96, 8, 3, 1, true, true},
+                            {2, 8, 8, 9, 16, 3, 1, false, false},  {1, 8, 10, 32, 32, 3, 2, true, false},
+                            {4, 5, 5, 48, 130, 1, 1, true, true},  {1, 3, 3, 640, 64, 3, 1, false, true},
+                            {1, 16, 16, 256, 3, 3, 1, true, false}};
+  for (const ConvCase& c : cases) check_conv(c, Algorithm::direct);
+}
+
+TEST(kernels_conv_winograd) {
+  const ConvCase cases[] = {{1, 8, 8, 64, 64, 3, 1, true, true},    {2, 7, 5, 32, 70, 3, 1, true, false},
+                            {1, 1, 1, 16, 64, 3, 1, true, false},   {3, 6, 9, 96, 8, 3, 1, false, true},
+                            {4, 13, 11, 16, 130, 3, 1, true, true}, {1, 24, 32, 272, 48, 3, 1, true, false},
+                            {1, 56, 56, 48, 32, 3, 1, true, true}};
+  for (const ConvCase& c : cases) {
+    check_conv(c, Algorithm::winograd_f2);
+    check_conv(c, Algorithm::winograd_f4);
+  }
+}
+
+TEST(kernels_gemm) {
+  struct Case {
+    int rows, in, out;
+    Activation activation;
+    bool bias, residual, f32_dst;
+  };
+  const Case cases[] = {{1, 64, 64, Activation::none, true, true, true},
+                        {81, 128, 200, Activation::gelu, true, false, false},
+                        {162, 96, 64, Activation::quick_gelu, false, false, false},
+                        {7, 1280, 66, Activation::silu, true, true, true},
+                        {200, 32, 16, Activation::none, false, true, false},
+                        {5, 77, 130, Activation::gelu, true, false, true},
+                        {1100, 256, 64, Activation::none, true, false, true}};
+  for (const Case& c : cases) {
+    const int width = even(c.in);
+    const auto src = random_values(static_cast<size_t>(c.rows) * c.in, 1);
+    auto weights = random_values(static_cast<size_t>(c.out) * c.in, 2, 2 / std::sqrt(static_cast<float>(c.in)));
+    for (float& weight : weights) weight = from_bf16(to_bf16(weight));
+    std::vector<uint16_t> narrow(weights.size());
+    for (size_t i = 0; i < weights.size(); ++i) narrow[i] = to_bf16(weights[i]);
+    const auto bias = random_values(c.out, 3), residual = random_values(static_cast<size_t>(c.rows) * c.out, 4);
+    std::vector<float> expected(residual.size()), wide_src(static_cast<size_t>(c.rows) * width);
+    for (int r = 0; r < c.rows; ++r)
+      for (int k = 0; k < c.in; ++k) wide_src[r * width + k] = src[r * c.in + k];
+    reference::gemm(src.data(), c.rows, c.in, weights.data(), c.out, c.bias ? bias.data() : nullptr, c.activation,
+                    c.residual ? residual.data() : nullptr, expected.data());
+    const std::string what = "gemm " + std::to_string(c.rows) + "x" + std::to_string(c.in) + "x" + std::to_string(c.out);
+    for_each_variant([&](const CpuKernels& kernels) {
+      const auto act = to_act(kernels, wide_src);
+      WeightRows rows = float_rows(weights, c.out, 1, c.in);
+      const auto memory = packed(kernels, Algorithm::direct, rows);
+      const size_t size = c.f32_dst ? 4 : act_size(kernels);
+      Aligned<unsigned char> dst(expected.size() * size);
+      GemmArgs args = {};
+      args.src = act.data();
+      args.src_stride = width;
+      args.rows = c.rows;
+      args.weights = {Algorithm::direct, memory.data(), rows};
+      args.bias = c.bias ? bias.data() : nullptr;
+      args.activation = c.activation;
+      args.residual = c.residual ? residual.data() : nullptr;
+      args.residual_stride = c.out;
+      args.f32_dst = c.f32_dst;
+      args.dst = dst.data();
+      args.dst_stride = c.out;
+      const auto check = [&](const std::string& how) {
+        run_all_team_sizes(kernels, kernels.gemm, args, dst.data(), dst.size(), what + how);
+        std::vector<float> actual = from_act(kernels, dst.data(), c.f32_dst ? 0 : expected.size());
+        if (c.f32_dst) actual.assign(reinterpret_cast<float*>(dst.data()), reinterpret_cast<float*>(dst.data()) + expected.size());
+        check_distance(kernels, what + how, actual.data(), expected, kernels.act_type == ActType::bf16 ? 0.004 : 2e-6);
+      };
+      check("");
+      args.weights.packed = nullptr;
+      check(", weights expanded");
+      args.weights.rows.data = narrow.data();
+      args.weights.rows.row_bytes = c.in * 2;
+      args.weights.rows.to_float = expand_bf16;
+      args.weights.rows.bytes_per_256 = 512;
+      check(", bfloat16 weights expanded");
+    });
+  }
+}
+
+TEST(kernels_prepare) {
+  struct Case {
+    int batch, height, width, channels0, channels1, groups;
+    bool affine, modulation;
+    int spatial;  // how many times smaller the modulation image is; 0 for none
+    bool silu;
+    Resample resample;
+    int pad;
+    bool f32_dst;
+  };
+  const Case cases[] = {{1, 8, 8, 64, 0, 32, true, false, 0, true, Resample::none, 1, false},
+                        {2, 5, 7, 40, 24, 16, true, true, 0, true, Resample::none, 1, false},
+                        {2, 33, 32, 36, 28, 32, true, true, 0, false, Resample::none, 0, false},
+                        {1, 8, 4, 32, 0, 8, true, false, 4, true, Resample::none, 1, false},
+                        {3, 6, 4, 48, 0, 4, false, true, 0, true, Resample::avg_pool_2x2, 1, false},
+                        {1, 4, 6, 20, 12, 2, true, false, 0, true, Resample::nearest_2x, 1, false},
+                        {2, 4, 4, 9, 0, 0, false, false, 0, false, Resample::none, 1, false},
+                        {2, 4, 4, 8, 11, 0, false, false, 0, true, Resample::nearest_2x, 1, true},
+                        {1, 6, 6, 16, 16, 0, false, false, 0, false, Resample::avg_pool_2x2, 0, true},
+                        {4, 16, 8, 128, 0, 1, true, false, 2, false, Resample::none, 0, true}};
+  for (const Case& c : cases) {
+    const int channels = c.channels0 + c.channels1, s = c.spatial ? c.spatial : 1;
+    const size_t pixels = static_cast<size_t>(c.batch) * c.height * c.width;
+    const auto src0 = random_values(pixels * c.channels0, 1, 2.0f, 3.0f), src1 = random_values(pixels * c.channels1, 2);
+    const auto gamma = random_values(channels, 3), beta = random_values(channels, 4);
+    const auto modulation = random_values(static_cast<size_t>(c.batch) * 2 * channels, 5);
+    const auto scale = random_values(pixels / s / s * channels, 6), shift = random_values(pixels / s / s * channels, 7);
+    PrepareArgs args = {};
+    args.src[0] = src0.data();
+    args.src[1] = src1.data();
+    args.channels[0] = c.channels0;
+    args.channels[1] = c.channels1;
+    args.batch = c.batch;
+    args.height = c.height;
+    args.width = c.width;
+    args.groups = c.groups;
+    args.eps = 1e-5f;
+    args.gamma = c.affine ? gamma.data() : nullptr;
+    args.beta = c.affine ? beta.data() : nullptr;
+    args.scale = c.modulation ? modulation.data() : nullptr;
+    args.shift = c.modulation ? modulation.data() + channels : nullptr;
+    args.modulation_stride = 2 * channels;
+    args.spatial_scale = c.spatial ? scale.data() : nullptr;
+    args.spatial_shift = c.spatial ? shift.data() : nullptr;
+    args.spatial_height = c.height / s;
+    args.spatial_width = c.width / s;
+    args.silu = c.silu;
+    args.resample = c.resample;
+    args.pad = c.pad;
+    args.f32_dst = c.f32_dst;
+    const int grow = c.resample == Resample::nearest_2x ? 4 : 2, height = c.height * grow / 2, width = c.width * grow / 2;
+    const int shrink = c.resample == Resample::avg_pool_2x2 ? 2 : 1;
+    std::vector<float> expected(static_cast<size_t>(c.batch) * (height / shrink + 2 * c.pad) *
+                                (width / shrink + 2 * c.pad) * even(channels));
+    reference::prepare(args, expected.data());
+    const std::string what = "prepare " + std::to_string(channels) + " channels at " + std::to_string(c.height) + "x" +
+                             std::to_string(c.width) + " groups " + std::to_string(c.groups);
+    for_each_variant([&](const CpuKernels& kernels) {
+      Aligned<unsigned char> dst(expected.size() * (c.f32_dst ? 4 : act_size(kernels)));
+      args.dst = dst.data();
+      run_all_team_sizes(kernels, kernels.prepare, args, dst.data(), dst.size(), what);
+      const bool f32 = c.f32_dst || kernels.act_type == ActType::f32;
+      std::vector<float> actual = f32 ? std::vector<float>(reinterpret_cast<float*>(dst.data()),
+                                                           reinterpret_cast<float*>(dst.data()) + expected.size())
+                                      : from_act(kernels, dst.data(), expected.size());
+      check_distance(kernels, what, actual.data(), expected, f32 ? 2e-6 : 0.003);
+    });
+  }
+}
+
+TEST(kernels_layer_norm) {
+  for (const int features : {64, 77, 2048}) {
+    const int rows = 19;
+    const auto src = random_values(static_cast<size_t>(rows) * features, 1, 1.0f, 5.0f);
+    const auto gamma = random_values(features, 2), beta = random_values(features, 3);
+    LayerNormArgs args = {src.data(), rows, features, 1e-5f, gamma.data(), beta.data(), true, nullptr};
+    std::vector<float> expected(src.size());
+    reference::layer_norm(args, expected.data());
+    for_each_variant([&](const CpuKernels& kernels) {
+      Aligned<float> dst(expected.size());
+      args.dst = dst.data();
+      run_all_team_sizes(kernels, kernels.layer_norm, args, reinterpret_cast<unsigned char*>(dst.data()),
+                         expected.size() * 4, "layer_norm");
+      check_distance(kernels, "layer_norm", dst.data(), expected, 2e-6);
+    });
+  }
+}
+
+TEST(kernels_attention) {
+  struct Case {
+    int batch, heads, head_dim, queries, tokens, added;
+    bool mask;
+  };
+  const Case cases[] = {{1, 1, 64, 16, 16, 0, false}, {2, 3, 64, 49, 49, 10, false}, {2, 2, 64, 81, 81, 0, true},
+                        {1, 2, 32, 5, 7, 32, false},  {1, 1, 512, 100, 100, 0, false}, {3, 2, 80, 50, 130, 0, true},
+                        {1, 2, 48, 3, 1, 0, false}};
+  for (const Case& c : cases) {
+    const int width = c.heads * c.head_dim, keys = c.added + c.tokens;
+    // Values that bfloat16 holds, so that what is measured is the kernel and not the rounding of its input.
+    const auto rounded = [](std::vector<float> values) {
+      for (float& value : values) value = from_bf16(to_bf16(value));
+      return values;
+    };
+    const auto q = rounded(random_values(static_cast<size_t>(c.batch) * c.queries * width, 1));
+    const auto k = rounded(random_values(static_cast<size_t>(c.batch) * keys * width, 2));
+    const auto v = rounded(random_values(static_cast<size_t>(c.batch) * keys * width, 3));
+    const auto mask = random_values(static_cast<size_t>(c.batch) * c.queries * keys, 4);
+    std::vector<float> added_k, added_v, own_k, own_v;
+    for (int b = 0; b < c.batch; ++b) {
+      for (int j = 0; j < keys; ++j) {
+        const size_t row = (static_cast<size_t>(b) * keys + j) * width;
+        std::vector<float>& to_k = j < c.added ? added_k : own_k;
+        std::vector<float>& to_v = j < c.added ? added_v : own_v;
+        to_k.insert(to_k.end(), k.begin() + row, k.begin() + row + width);
+        to_v.insert(to_v.end(), v.begin() + row, v.begin() + row + width);
+      }
+    }
+    AttentionArgs args = {};
+    args.q_stride = args.kv_stride = args.added_stride = args.dst_stride = width;
+    args.batch = c.batch;
+    args.heads = c.heads;
+    args.head_dim = c.head_dim;
+    args.queries = c.queries;
+    args.tokens = c.tokens;
+    args.added_tokens = c.added;
+    args.scale = 1 / std::sqrt(static_cast<float>(c.head_dim));
+    args.mask = c.mask ? mask.data() : nullptr;
+    args.mask_stride = static_cast<int64_t>(c.queries) * keys;
+    args.f32_dst = true;
+    std::vector<float> expected(q.size());
+    reference::attention(args, q.data(), k.data(), v.data(), expected.data());
+    const std::string what = "attention " + std::to_string(c.heads) + " heads of " + std::to_string(c.head_dim) + ", " +
+                             std::to_string(c.queries) + " queries, " + std::to_string(c.added) + "+" +
+                             std::to_string(c.tokens) + " keys";
+    for_each_variant([&](const CpuKernels& kernels) {
+      const auto act_q = to_act(kernels, q), act_k = to_act(kernels, own_k), act_v = to_act(kernels, own_v);
+      const auto act_added_k = to_act(kernels, added_k), act_added_v = to_act(kernels, added_v);
+      Aligned<float> dst(expected.size());
+      args.q = act_q.data();
+      args.k = act_k.data();
+      args.v = act_v.data();
+      args.added_k = act_added_k.data();
+      args.added_v = act_added_v.data();
+      args.dst = dst.data();
+      run_all_team_sizes(kernels, kernels.attention, args, reinterpret_cast<unsigned char*>(dst.data()),
+                         expected.size() * 4, what);
+      check_distance(kernels, what, dst.data(), expected, kernels.act_type == ActType::bf16 ? 0.005 : 3e-6);
+    });
+  }
+}
+
+}  // namespace kandinsky
