@@ -6,14 +6,7 @@
 // normalized per output pixel and rounded to 22 bits; both passes round to 8 bits, the horizontal one comes first;
 // colours with alpha are resampled premultiplied, and then `reducing_gap` does not apply.
 import { invalid } from './errors.js'
-
-/** 8-bit pixels, rows from top to bottom, channels interleaved. */
-export interface Pixels {
-  readonly data: Uint8Array
-  readonly width: number
-  readonly height: number
-  readonly channels: 1 | 3 | 4
-}
+import type { Pixels } from './pixels.js'
 
 export type Resample = 'nearest' | 'bilinear' | 'bicubic' | 'lanczos' | 'box' | 'hamming'
 
