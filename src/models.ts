@@ -217,10 +217,3 @@ export class Model {
     await network?.dispose()
   }
 }
-
-/** A network ready to run; one that shares a group is loaded when its turn comes. */
-export async function loadModel(component: Component, options: ModelOptions & LoadOptions = {}): Promise<Model> {
-  const model = new Model(component, options)
-  if (!options.group) await model.load(options)
-  return model
-}
