@@ -38,7 +38,7 @@ async function readUrl(source: string | URL, signal?: AbortSignal): Promise<Buff
   if (!URL.canParse(String(source))) throw invalid('source', 'a valid URL', String(source))
   const url = new URL(source)
   if (url.protocol === 'file:') return readFile(filePath(url), signal)
-  if (url.protocol === 'data:') return readBody(await request(url, signal), describeSource(source))
+  if (url.protocol === 'data:') return readDataUrl(url)
   if (url.protocol !== 'http:' && url.protocol !== 'https:')
     throw invalid('source', 'an http, https, data or file URL', url.href)
   const timeout = AbortSignal.timeout(HTTP_TIMEOUT_MS)
@@ -46,13 +46,21 @@ async function readUrl(source: string | URL, signal?: AbortSignal): Promise<Buff
     return await download(url, signal ? AbortSignal.any([signal, timeout]) : timeout)
   } catch (error) {
     signal?.throwIfAborted()
-    if (timeout.aborted)
-      throw new KandinskyError(
-        'FILE_NOT_FOUND',
-        `${describeSource(url)} did not answer within ${HTTP_TIMEOUT_MS / 1000} s`,
-      )
-    throw error
+    if (error instanceof KandinskyError) throw error
+    if (timeout.aborted) throw unreachable(url, `did not answer within ${HTTP_TIMEOUT_MS / 1000} s`)
+    const { cause, message } = error as Error
+    throw unreachable(url, `could not be fetched: ${cause instanceof Error ? cause.message : message}`)
   }
+}
+
+async function readDataUrl(url: URL): Promise<Buffer> {
+  let response: Response
+  try {
+    response = await fetch(url.href)
+  } catch {
+    throw invalid('source', 'a valid data URL', url.href)
+  }
+  return readBody(response, describeSource(url))
 }
 
 function filePath(url: URL): string {
@@ -84,7 +92,7 @@ async function readFile(path: string, signal?: AbortSignal): Promise<Buffer> {
 async function download(url: URL, signal: AbortSignal): Promise<Buffer> {
   let at = url
   for (let hop = 0; hop <= MAX_REDIRECTS; hop++) {
-    const response = await request(at, signal)
+    const response = await fetch(at.href, { redirect: 'manual', signal })
     const location = response.headers.get('location')
     if (response.status >= 300 && response.status < 400 && location !== null) {
       await response.body?.cancel()
@@ -100,16 +108,6 @@ async function download(url: URL, signal: AbortSignal): Promise<Buffer> {
     return readBody(response, describeSource(at))
   }
   throw unreachable(url, `redirects more than ${MAX_REDIRECTS} times`)
-}
-
-async function request(url: URL, signal?: AbortSignal): Promise<Response> {
-  try {
-    return await fetch(url.href, { redirect: 'manual', signal: signal ?? null })
-  } catch (error) {
-    signal?.throwIfAborted()
-    const cause = (error as Error).cause
-    throw unreachable(url, `could not be fetched: ${(cause instanceof Error ? cause : (error as Error)).message}`)
-  }
 }
 
 async function readBody(response: Response, name: string): Promise<Buffer> {

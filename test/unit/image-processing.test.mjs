@@ -80,6 +80,15 @@ describe('preprocessImage', () => {
     assert.deepEqual((await preprocessImage(latents)).data, latents.data)
   })
 
+  it('uses the pixels at the time of the call', async () => {
+    const image = new RawImage(new Uint8Array(192).fill(255), 8, 8)
+    const tensor = new Tensor(new Float32Array(192).fill(1), [3, 8, 8])
+    const results = Promise.all([preprocessImage(image), preprocessImage(tensor)])
+    image.data.fill(0)
+    tensor.data.fill(0)
+    for (const { data } of await results) assert.ok(data.every((value) => value === 1))
+  })
+
   it('makes gray and alpha pictures RGB', async () => {
     const gray = new RawImage(new Uint8Array(64).fill(255), 8, 8, 1)
     const alpha = new RawImage(new Uint8Array(256).fill(255), 8, 8, 4)
