@@ -6,7 +6,7 @@ import { invalid, KandinskyError } from '../errors.js'
 import { connectedPrior, resolveSource } from '../hub.js'
 import { Model, ModelGroup, type ModelOptions } from '../models.js'
 import type { WeightType } from '../native.js'
-import { parseProcessorConfig } from '../processing.js'
+import type { ClipProcessorConfig } from '../processing.js'
 import { schedulerByName, schedulerFromConfig } from '../schedulers/registry.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { Tensor } from '../tensor.js'
@@ -137,7 +137,7 @@ export async function loadPriorComponents(
 ): Promise<PriorComponents> {
   const scheduler = await chooseScheduler(checkpoint, options.scheduler)
   const tokenizer = ClipTokenizer.fromFiles(await folderTexts(checkpoint, 'tokenizer'))
-  const processor = await checkpoint.text('image_processor/preprocessor_config.json')
+  const imageProcessor = await readJson(checkpoint, 'image_processor/preprocessor_config.json')
   const { prior, text_encoder, image_encoder } = await createModels(
     checkpoint,
     { prior: 'PriorTransformer', text_encoder: 'CLIPTextModelWithProjection' },
@@ -153,7 +153,7 @@ export async function loadPriorComponents(
     imageEncoder: image_encoder,
     tokenizer,
     scheduler,
-    imageProcessor: processor === undefined ? undefined : parseProcessorConfig(processor),
+    imageProcessor: imageProcessor as ClipProcessorConfig | undefined,
     zeroImageEmbeds: zero && new Tensor(Float32Array.from(zero), [1, zero.length]),
   }
 }
@@ -173,17 +173,20 @@ export async function loadDecoderComponents(
 
 /** The scheduler of a checkpoint, as its own class. */
 export async function loadScheduler(checkpoint: Checkpoint, subfolder = 'scheduler'): Promise<Scheduler> {
-  const text = await checkpoint.text(`${subfolder}/scheduler_config.json`)
-  if (text === undefined)
-    throw new KandinskyError('FILE_NOT_FOUND', `Expected ${subfolder}/scheduler_config.json in ${checkpoint.source}`)
+  const file = `${subfolder}/scheduler_config.json`
+  const config = await readJson(checkpoint, file)
+  if (config === undefined) throw new KandinskyError('FILE_NOT_FOUND', `Expected ${file} in ${checkpoint.source}`)
+  return schedulerFromConfig(config)
+}
+
+async function readJson(checkpoint: Checkpoint, file: string): Promise<object | undefined> {
+  const text = await checkpoint.text(file)
+  if (text === undefined) return undefined
   try {
-    return schedulerFromConfig(JSON.parse(text))
-  } catch (cause) {
-    if (cause instanceof KandinskyError) throw cause
-    throw new KandinskyError('BAD_FILE', `${subfolder}/scheduler_config.json of ${checkpoint.source} is not JSON`, {
-      cause,
-    })
-  }
+    const value: unknown = JSON.parse(text)
+    if (typeof value === 'object' && value !== null) return value
+  } catch {}
+  throw new KandinskyError('BAD_FILE', `Expected a JSON object in ${file} of ${checkpoint.source}`)
 }
 
 async function chooseScheduler(checkpoint: Checkpoint, wanted: PretrainedOptions['scheduler']): Promise<Scheduler> {

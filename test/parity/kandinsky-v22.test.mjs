@@ -18,8 +18,9 @@ const load = {
 }
 
 for (const recorded of pipelineCases(...Object.keys(load))) {
-  test(`${recorded.case} (${recorded.pipeline}) gives what diffusers gave`, async () => {
-    await using pipe = await load[recorded.pipeline](recorded.checkpoints)
+  test(`${recorded.case} (${recorded.pipeline}) gives what diffusers gave`, async (t) => {
+    const pipe = await load[recorded.pipeline](recorded.checkpoints)
+    t.after(() => pipe.dispose())
     pipe.scheduler = schedulerOf(recorded) ?? pipe.scheduler
     const draws = []
     const options = await optionsOf(recorded, draws)
