@@ -4,24 +4,15 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "core/config.h"
+#include "core/host_tensor.h"
 #include "core/tensor_source.h"
 
 namespace kandinsky {
-
-/// A tensor in host memory, reference order (NCHW), float32 or int32 (token ids, masks).
-struct HostTensor {
-  std::vector<int64_t> shape;
-  std::vector<float> f32;
-  std::vector<int32_t> i32;  // used instead of f32 when is_int
-  bool is_int = false;
-};
-using HostTensors = std::map<std::string, HostTensor>;
 
 struct RunOptions {
   const std::atomic<bool>* cancel = nullptr;

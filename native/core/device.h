@@ -1,0 +1,63 @@
+// The processors that ggml can compute on, by the names of the public API: "cpu", "cuda" (the first), "cuda:1".
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ggml-backend.h"
+#include "ggml-cpp.h"
+
+struct ggml_threadpool;
+
+namespace kandinsky {
+
+/// Prepares ggml once per process: no stack traces, no messages on stderr. Called by everything below; thread-safe.
+void init_engine();
+
+/// Loads backends built as libraries (GGML_BACKEND_DL) from an absolute directory. A build with linked-in backends
+/// needs no call.
+void load_backends(const std::string& directory);
+
+struct AvailableDevice {
+  std::string name;
+  std::string kind;  // "cpu" or "cuda"
+  ggml_backend_dev_t handle;
+};
+std::vector<AvailableDevice> available_devices();
+
+/// Cores that this process may use, hyper-threads not counted.
+int physical_core_count();
+
+/// One backend instance, with its own worker threads on the CPU. Not re-entrant.
+class Device {
+ public:
+  /// `threads` 0: one per physical core. Throws device_unavailable naming the devices that exist.
+  Device(const std::string& name, int threads);
+  ~Device();
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  ggml_backend_t backend() const { return backend_.get(); }
+  ggml_backend_dev_t handle() const { return handle_; }
+  const std::string& name() const { return name_; }
+  bool is_cpu() const { return is_cpu_; }
+  int threads() const { return threads_; }
+
+  /// A flag polled between graph nodes on the CPU; null for none. A GPU graph cannot be interrupted.
+  void set_cancel(const std::atomic<bool>* cancel);
+
+ private:
+  void start_threads();
+
+  std::string name_;
+  ggml_backend_dev_t handle_ = nullptr;
+  bool is_cpu_ = false;
+  int threads_ = 0;
+  ggml_backend_ptr backend_;
+  ggml_threadpool* threadpool_ = nullptr;
+};
+
+}  // namespace kandinsky

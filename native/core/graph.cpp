@@ -1,0 +1,142 @@
+#include "core/graph.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/types.h"
+
+namespace kandinsky {
+
+namespace {
+
+constexpr size_t max_leaves = 4096;
+
+ggml_context* new_context(size_t bytes) {
+  ggml_context* context = ggml_init({bytes, nullptr, true});
+  if (!context) fail(ErrorCode::out_of_memory, "no memory for a graph of %zu bytes", bytes);
+  return context;
+}
+
+const void* host_data(const HostTensor& tensor) {
+  return tensor.is_int ? static_cast<const void*>(tensor.i32.data()) : tensor.f32.data();
+}
+
+}  // namespace
+
+Graph::Graph(Device& device, const HostTensors& inputs, const std::vector<std::string>& taps, size_t max_nodes)
+    : device_(device), taps_(taps.begin(), taps.end()) {
+  for (const auto& [name, tensor] : inputs) shapes_[name] = {tensor.shape, tensor.is_int};
+  context_.reset(new_context(max_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(max_nodes, false)));
+  leaf_context_.reset(new_context(max_leaves * ggml_tensor_overhead()));
+  graph_ = ggml_new_graph_custom(context(), max_nodes, false);
+}
+
+ggml_tensor* Graph::new_leaf(const std::string& name, ggml_type type, const std::vector<int64_t>& ne) {
+  if (inputs_.size() + indices_.size() >= max_leaves) fail(ErrorCode::internal, "more than %zu leaves", max_leaves);
+  ggml_tensor* leaf = ggml_new_tensor(leaf_context_.get(), type, static_cast<int>(ne.size()), ne.data());
+  ggml_set_name(leaf, name.c_str());
+  return leaf;
+}
+
+ggml_tensor* Graph::input(const std::string& name) {
+  ggml_tensor*& leaf = inputs_[name];
+  if (!leaf) {
+    const auto& [shape, is_int] = shapes_.at(name);
+    leaf = new_leaf(name, is_int ? GGML_TYPE_I32 : GGML_TYPE_F32, {shape.rbegin(), shape.rend()});
+  }
+  return leaf;
+}
+
+ggml_tensor* Graph::image_input(const std::string& name) {
+  return ggml_cont(context(), ggml_permute(context(), input(name), 1, 2, 0, 3));
+}
+
+ggml_tensor* Graph::indices(const std::string& key, const std::function<std::vector<int32_t>()>& make) {
+  auto found = indices_.find(key);
+  if (found == indices_.end()) {
+    std::vector<int32_t> values = make();
+    ggml_tensor* leaf = new_leaf(key, GGML_TYPE_I32, {static_cast<int64_t>(values.size())});
+    found = indices_.emplace(key, std::make_pair(leaf, std::move(values))).first;
+  }
+  return found->second.first;
+}
+
+void Graph::output(const std::string& name, ggml_tensor* tensor, int rank) {
+  ggml_tensor* result = rank == 4 ? ggml_permute(context(), tensor, 2, 0, 1, 3) : tensor;
+  result = ggml_cont(context(), result);
+  ggml_set_output(result);
+  expand(result);
+  std::vector<int64_t> shape(result->ne, result->ne + rank);
+  std::reverse(shape.begin(), shape.end());
+  outputs_[name] = {result, shape};
+}
+
+void Graph::tap(const std::string& name, ggml_tensor* tensor, int rank) {
+  if (taps_.erase(name)) output(name, tensor, rank);
+}
+
+void Graph::finish() {
+  if (!taps_.empty()) {
+    fail(ErrorCode::invalid_argument, "Expected the name of one of the network's modules for taps but received \"%s\"",
+         taps_.begin()->c_str());
+  }
+  for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i) {
+    const ggml_tensor* node = ggml_graph_node(graph_, i);
+    if (!ggml_backend_supports_op(device_.backend(), node)) {
+      fail(ErrorCode::internal, "device %s cannot compute %s (%s)", device_.name().c_str(), ggml_op_desc(node),
+           ggml_get_name(node));
+    }
+  }
+  allocate_leaves();
+  allocate_nodes();
+}
+
+void Graph::allocate_leaves() {
+  leaf_buffer_.reset(ggml_backend_alloc_ctx_tensors(leaf_context_.get(), device_.backend()));
+  if (!leaf_buffer_) fail(ErrorCode::out_of_memory, "no memory for a graph's inputs on %s", device_.name().c_str());
+  for (auto& [key, index] : indices_) {
+    auto& [leaf, values] = index;
+    ggml_backend_tensor_set(leaf, values.data(), 0, values.size() * sizeof(int32_t));
+    values = {};
+  }
+}
+
+void Graph::allocate_nodes() {
+  allocator_.reset(ggml_gallocr_new(ggml_backend_get_default_buffer_type(device_.backend())));
+  // Measured first: some systems promise any amount of memory and end the process when it is used.
+  size_t needed = 0, free = 0, total = 0;
+  ggml_gallocr_reserve_n_size(allocator_.get(), graph_, nullptr, nullptr, &needed);
+  ggml_backend_dev_memory(device_.handle(), &free, &total);
+  const bool fits = total == 0 || needed <= free;
+  if (!fits || !ggml_gallocr_reserve(allocator_.get(), graph_) || !ggml_gallocr_alloc_graph(allocator_.get(), graph_)) {
+    fail(ErrorCode::out_of_memory, "Expected %.0f MB of free memory on %s for activations but %.0f MB of %.0f MB are free",
+         needed / 1e6, device_.name().c_str(), free / 1e6, total / 1e6);
+  }
+  compute_bytes_ = ggml_gallocr_get_buffer_size(allocator_.get(), 0) + ggml_backend_buffer_get_size(leaf_buffer_.get());
+}
+
+HostTensors Graph::run(const HostTensors& inputs, const std::atomic<bool>* cancel) {
+  for (const auto& [name, leaf] : inputs_) ggml_backend_tensor_set(leaf, host_data(inputs.at(name)), 0, ggml_nbytes(leaf));
+
+  const auto is_cancelled = [cancel] { return cancel && cancel->load(std::memory_order_relaxed); };
+  device_.set_cancel(cancel);
+  const ggml_status status = is_cancelled() ? GGML_STATUS_ABORTED : ggml_backend_graph_compute(device_.backend(), graph_);
+  device_.set_cancel(nullptr);
+  if (status == GGML_STATUS_ABORTED || is_cancelled()) fail(ErrorCode::aborted, "the computation was cancelled");
+  if (status == GGML_STATUS_ALLOC_FAILED) {
+    fail(ErrorCode::out_of_memory, "no memory for temporary data on %s", device_.name().c_str());
+  }
+  if (status != GGML_STATUS_SUCCESS) fail(ErrorCode::internal, "ggml: %s", ggml_status_to_string(status));
+
+  HostTensors results;
+  for (const auto& [name, output] : outputs_) {
+    HostTensor result;
+    result.shape = output.shape;
+    result.f32.resize(element_count(output.shape));
+    ggml_backend_tensor_get(output.tensor, result.f32.data(), 0, result.f32.size() * sizeof(float));
+    results[name] = std::move(result);
+  }
+  return results;
+}
+
+}  // namespace kandinsky

@@ -1,0 +1,80 @@
+// One ggml graph: built once for given input shapes, then run as often as wanted.
+//
+// Activations inside are channels-last: an image is ne = {channels, width, height, batch}, tokens are
+// ne = {channels, tokens, batch}. At the border everything is in the reference's order (NCHW; [batch, tokens, channels]).
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/device.h"
+#include "core/host_tensor.h"
+#include "ggml.h"
+
+namespace kandinsky {
+
+class Graph {
+ public:
+  /// `inputs` fixes the shapes. `max_nodes` is the most operations the graph may have. `taps` names intermediate
+  /// tensors to return beside the outputs.
+  Graph(Device& device, const HostTensors& inputs, const std::vector<std::string>& taps, size_t max_nodes);
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+
+  // ---- while building
+  ggml_context* context() const { return context_.get(); }
+  const Device& device() const { return device_; }
+
+  bool has_input(const std::string& name) const { return shapes_.count(name) != 0; }
+  /// The named input as it lies in memory: ne is the reversed shape.
+  ggml_tensor* input(const std::string& name);
+  /// The named NCHW input as a channels-last image.
+  ggml_tensor* image_input(const std::string& name);
+  /// A vector of int32 (row numbers for ggml_get_rows), made and stored once per key.
+  ggml_tensor* indices(const std::string& key, const std::function<std::vector<int32_t>()>& make);
+  /// Puts `tensor` and what it needs next in the order of execution; for writes into a view, which later readers of
+  /// the viewed tensor do not mention.
+  void expand(ggml_tensor* tensor) { ggml_build_forward_expand(graph_, tensor); }
+
+  /// A result of `rank` dimensions; rank 4 is an image and is returned as NCHW.
+  void output(const std::string& name, ggml_tensor* tensor, int rank);
+  /// Makes `tensor` an output if its name was asked for.
+  void tap(const std::string& name, ggml_tensor* tensor, int rank);
+
+  // ---- afterwards
+  /// Allocates. Throws out_of_memory, invalid_argument for a tap that does not exist, internal for an operation that
+  /// the device lacks.
+  void finish();
+  /// Throws aborted, out_of_memory.
+  HostTensors run(const HostTensors& inputs, const std::atomic<bool>* cancel);
+  uint64_t compute_bytes() const { return compute_bytes_; }
+
+ private:
+  struct Output {
+    ggml_tensor* tensor;
+    std::vector<int64_t> shape;
+  };
+
+  ggml_tensor* new_leaf(const std::string& name, ggml_type type, const std::vector<int64_t>& ne);
+  void allocate_leaves();
+  void allocate_nodes();
+
+  Device& device_;
+  std::map<std::string, std::pair<std::vector<int64_t>, bool>> shapes_;  // of the inputs; true: int32
+  std::set<std::string> taps_;                                          // not yet found
+  ggml_context_ptr context_;
+  ggml_context_ptr leaf_context_;  // inputs and indices keep their memory between runs, apart from the nodes'
+  ggml_cgraph* graph_ = nullptr;
+  std::map<std::string, ggml_tensor*> inputs_;
+  std::map<std::string, std::pair<ggml_tensor*, std::vector<int32_t>>> indices_;
+  std::map<std::string, Output> outputs_;
+  ggml_backend_buffer_ptr leaf_buffer_;
+  ggml_gallocr_ptr allocator_;
+  uint64_t compute_bytes_ = 0;
+};
+
+}  // namespace kandinsky

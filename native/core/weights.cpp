@@ -1,0 +1,140 @@
+#include "core/weights.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "core/error.h"
+#include "core/ggml_type.h"
+
+namespace kandinsky {
+
+namespace {
+
+// ggml reads vectors with unaligned loads, but its buffers promise this alignment, and kernels may rely on it.
+constexpr uint64_t map_alignment = 32;
+
+bool may_be_mapped(const TensorSource& source) {
+  return !source.path.empty() && source.offset % map_alignment == 0 && is_stored_as_target(source);
+}
+
+}  // namespace
+
+WeightStore::WeightStore(const std::string& component, const std::vector<TensorSource>& sources)
+    : component_(component), describing_(false) {
+  for (const TensorSource& source : sources) weights_[source.name].source = source;
+  context_.reset(ggml_init({(weights_.size() + 1) * ggml_tensor_overhead(), nullptr, true}));
+  if (!context_) fail(ErrorCode::out_of_memory, "%s: no memory for %zu tensors", component.c_str(), weights_.size());
+}
+
+WeightStore::WeightStore(const std::string& component) : component_(component), describing_(true) {}
+
+Weights WeightStore::root() { return {*this, ""}; }
+
+ggml_tensor* WeightStore::ask(const std::string& name, const std::vector<int64_t>& shape, bool keep_f32) {
+  if (describing_) {
+    specs_.push_back({name, shape});
+    return nullptr;
+  }
+  const auto found = weights_.find(name);
+  if (found == weights_.end()) {
+    fail(ErrorCode::bad_file, "%s: %s is missing (expected shape %s)", component_.c_str(), name.c_str(),
+         shape_text(shape).c_str());
+  }
+  Weight& weight = found->second;
+  const std::vector<int64_t> packed = packed_shape(shape);
+  if (weight.source.shape != shape && weight.source.shape != packed) {
+    fail(ErrorCode::shape_mismatch, "%s: %s: expected %s, file has %s", component_.c_str(), name.c_str(),
+         shape_text(shape).c_str(), shape_text(weight.source.shape).c_str());
+  }
+  if (weight.tensor) fail(ErrorCode::internal, "%s: %s is used twice", component_.c_str(), name.c_str());
+  if (keep_f32) weight.source.target = Type::f32;
+  check_source(weight.source);
+
+  const std::vector<int64_t> ne(packed.rbegin(), packed.rend());
+  weight.tensor =
+      ggml_new_tensor(context_.get(), to_ggml_type(weight.source.target), static_cast<int>(ne.size()), ne.data());
+  ggml_set_name(weight.tensor, name.c_str());
+  specs_.push_back({name, shape});
+  bytes_ += ggml_nbytes(weight.tensor);
+  return weight.tensor;
+}
+
+void WeightStore::load(Device& device, const std::atomic<bool>* cancel,
+                       const std::function<void(uint64_t, uint64_t)>& progress) {
+  SourceFiles files;
+  map_files(device, files);
+  allocate_rest(device);
+  read_rest(device, files, cancel, progress);
+}
+
+void WeightStore::map_files(Device& device, SourceFiles& files) {
+  ggml_backend_dev_props props;
+  ggml_backend_dev_get_props(device.handle(), &props);
+  if (!props.caps.buffer_from_host_ptr) return;
+
+  std::map<std::string, std::vector<Weight*>> by_file;
+  for (auto& [name, weight] : weights_) {
+    if (weight.tensor && may_be_mapped(weight.source)) by_file[weight.source.path].push_back(&weight);
+  }
+  for (auto& [path, weights] : by_file) {
+    uint64_t size = 0;
+    std::shared_ptr<const std::byte> first = files.map(path, &size);
+    std::byte* base = const_cast<std::byte*>(first.get());  // mapped read-only; ggml only reads weights
+    ggml_backend_buffer_ptr buffer(ggml_backend_dev_buffer_from_host_ptr(device.handle(), base, size, size));
+    if (!buffer) continue;
+    ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    for (Weight* weight : weights) {
+      if (weight->source.offset > size || ggml_nbytes(weight->tensor) > size - weight->source.offset) {
+        fail(ErrorCode::bad_file, "%s ends inside the tensor %s", path.c_str(), weight->source.name.c_str());
+      }
+      ggml_backend_tensor_alloc(buffer.get(), weight->tensor, base + weight->source.offset);
+      weight->is_mapped = true;
+    }
+    mappings_.push_back(std::move(first));
+    buffers_.push_back(std::move(buffer));
+  }
+}
+
+void WeightStore::allocate_rest(Device& device) {
+  uint64_t bytes = 0;
+  for (const auto& [name, weight] : weights_) {
+    if (weight.tensor && !weight.is_mapped) bytes += ggml_nbytes(weight.tensor);
+  }
+  if (bytes == 0) return;
+  // Passes over the mapped tensors: they have data already.
+  ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(context_.get(), device.backend()));
+  if (!buffer) {
+    fail(ErrorCode::out_of_memory, "%s: Expected %.0f MB for weights on %s", component_.c_str(), bytes / 1e6,
+         device.name().c_str());
+  }
+  ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+  buffers_.push_back(std::move(buffer));
+}
+
+void WeightStore::read_rest(Device& device, SourceFiles& files, const std::atomic<bool>* cancel,
+                            const std::function<void(uint64_t, uint64_t)>& progress) {
+  std::vector<const Weight*> order;
+  uint64_t done = 0;
+  for (const auto& [name, weight] : weights_) {
+    if (!weight.tensor) continue;
+    if (weight.is_mapped) {
+      done += ggml_nbytes(weight.tensor);
+    } else {
+      order.push_back(&weight);
+    }
+  }
+  if (progress) progress(done, bytes_);
+  std::sort(order.begin(), order.end(), [](const Weight* a, const Weight* b) {
+    return std::tie(a->source.path, a->source.offset) < std::tie(b->source.path, b->source.offset);
+  });
+  for (const Weight* weight : order) {
+    read_tensor(files, weight->source, device.threads(), cancel,
+                [&](uint64_t offset, const void* data, size_t size) {
+                  ggml_backend_tensor_set(weight->tensor, data, offset, size);
+                });
+    done += ggml_nbytes(weight->tensor);
+    if (progress) progress(done, bytes_);
+  }
+}
+
+}  // namespace kandinsky

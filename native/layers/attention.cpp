@@ -1,0 +1,123 @@
+#include "layers/attention.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+
+namespace kandinsky {
+
+namespace {
+
+// Scores are made for some queries at a time where all of them would be too large (MoVQ: tokens = pixels). The number
+// of parts is limited because Model::max_nodes counts on it.
+constexpr int64_t part_bytes = 128 << 20;
+constexpr int64_t max_parts = 32;
+
+/// {C, tokens, B} as {head width, tokens, heads, B}.
+ggml_tensor* split_heads(ggml_context* c, ggml_tensor* x, int64_t heads) {
+  return ggml_permute(c, ggml_reshape_4d(c, x, x->ne[0] / heads, heads, x->ne[1], x->ne[2]), 0, 2, 1, 3);
+}
+
+/// q: {d, queries, heads, B}; k: {d, keys, heads, B}; vt: {keys, d, heads, B}; returns {d * heads, queries, B}.
+ggml_tensor* softmax_attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_tensor* vt, ggml_tensor* mask,
+                               float scale) {
+  ggml_context* c = g.context();
+  ggml_tensor* scores = matrix_product(g, k, q);
+  scores = ggml_soft_max_ext(c, scores, mask, scale, 0);
+  ggml_tensor* y = matrix_product(g, vt, scores);
+  y = ggml_cont(c, ggml_permute(c, y, 0, 2, 1, 3));
+  return ggml_reshape_3d(c, y, y->ne[0] * y->ne[1], y->ne[2], y->ne[3]);
+}
+
+/// ggml's fused kernel, or null where the device has none for this head width.
+ggml_tensor* flash_attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, ggml_tensor* mask, float scale) {
+  ggml_context* c = g.context();
+  ggml_tensor* mask_f16 = mask ? ggml_cast(c, mask, GGML_TYPE_F16) : nullptr;
+  ggml_tensor* y = ggml_flash_attn_ext(c, q, ggml_cast(c, k, GGML_TYPE_F16), ggml_cast(c, v, GGML_TYPE_F16), mask_f16,
+                                       scale, 0, 0);
+  ggml_prec_set_acc(y, GGML_PREC_F32);
+  if (!ggml_backend_supports_op(g.device().backend(), y)) return nullptr;
+  return ggml_reshape_3d(c, y, y->ne[0] * y->ne[1], y->ne[2], y->ne[3]);
+}
+
+}  // namespace
+
+ggml_tensor* attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, int64_t heads, ggml_tensor* mask) {
+  ggml_context* c = g.context();
+  const int64_t queries = q->ne[1], keys = k->ne[1], batch = q->ne[2];
+  const float scale = 1 / std::sqrt(static_cast<float>(q->ne[0] / heads));
+  q = split_heads(c, q, heads);
+  k = split_heads(c, k, heads);
+  v = split_heads(c, v, heads);
+  if (!g.device().is_cpu()) {
+    if (ggml_tensor* fused = flash_attention(g, q, k, v, mask, scale)) return fused;
+  }
+
+  ggml_tensor* vt = ggml_cont(c, ggml_transpose(c, v));
+  const int64_t row_bytes = keys * heads * batch * static_cast<int64_t>(sizeof(float));
+  const int64_t part = std::max(std::max<int64_t>(1, part_bytes / row_bytes), (queries + max_parts - 1) / max_parts);
+  if (part >= queries) return softmax_attention(g, q, k, vt, mask, scale);
+
+  ggml_tensor* result = nullptr;
+  for (int64_t first = 0; first < queries; first += part) {
+    const int64_t count = std::min(part, queries - first);
+    ggml_tensor* some = ggml_view_4d(c, q, q->ne[0], count, heads, batch, q->nb[1], q->nb[2], q->nb[3], first * q->nb[1]);
+    ggml_tensor* some_mask = mask ? ggml_view_4d(c, mask, keys, count, 1, mask->ne[3], mask->nb[1], mask->nb[2],
+                                                 mask->nb[3], first * mask->nb[1])
+                                  : nullptr;
+    ggml_tensor* y = softmax_attention(g, some, k, vt, some_mask, scale);
+    if (first == 0) {
+      result = ggml_pad(c, y, 0, static_cast<int>(queries - count), 0, 0);
+    } else {
+      g.expand(ggml_cpy(c, y, ggml_view_3d(c, result, y->ne[0], count, batch, result->nb[1], result->nb[2],
+                                           first * result->nb[1])));
+    }
+  }
+  return result;
+}
+
+Attention::Attention(const Weights& w, const Names& names, int64_t channels, int64_t heads)
+    : to_q(w[names.q], channels, channels),
+      to_k(w[names.k], channels, channels),
+      to_v(w[names.v], channels, channels),
+      to_out(w[names.out], channels, channels),
+      heads(heads) {
+  if (heads <= 0 || channels % heads != 0) {
+    fail(ErrorCode::unsupported_model, "%lld attention heads do not divide %lld channels",
+         static_cast<long long>(heads), static_cast<long long>(channels));
+  }
+}
+
+ggml_tensor* Attention::forward(Graph& g, ggml_tensor* x, ggml_tensor* mask, const Extra& extra) const {
+  ggml_context* c = g.context();
+  ggml_tensor* q = to_q.forward(g, x);
+  ggml_tensor* k = to_k.forward(g, x);
+  ggml_tensor* v = to_v.forward(g, x);
+  if (extra.k) {
+    k = ggml_concat(c, extra.k, k, 1);
+    v = ggml_concat(c, extra.v, v, 1);
+  }
+  return to_out.forward(g, kandinsky::attention(g, q, k, v, heads, mask));
+}
+
+ImageAttention::ImageAttention(const Weights& w, int64_t channels, const Options& options)
+    : norm(w[options.norm.zq_channels > 0 ? "spatial_norm" : "group_norm"], channels, options.norm),
+      attention(w, Attention::diffusers_names, channels, options.heads),
+      has_context(options.context_channels > 0) {
+  if (!has_context) return;
+  add_k_proj = Linear(w["add_k_proj"], options.context_channels, channels);
+  add_v_proj = Linear(w["add_v_proj"], options.context_channels, channels);
+}
+
+ggml_tensor* ImageAttention::forward(Graph& g, ggml_tensor* x, ggml_tensor* context, ggml_tensor* zq) const {
+  ggml_context* c = g.context();
+  ggml_tensor* tokens = norm.forward(g, x, zq, {});
+  tokens = ggml_reshape_3d(c, tokens, x->ne[0], x->ne[1] * x->ne[2], x->ne[3]);
+  Attention::Extra extra;
+  if (has_context) extra = {add_k_proj.forward(g, context), add_v_proj.forward(g, context)};
+  ggml_tensor* y = attention.forward(g, tokens, nullptr, extra);
+  return ggml_add(c, ggml_reshape_4d(c, y, x->ne[0], x->ne[1], x->ne[2], x->ne[3]), x);
+}
+
+}  // namespace kandinsky

@@ -1,0 +1,103 @@
+// Composed of operations that every ggml backend has: ggml_get_rows gathers the neighbours of each pixel into a row
+// [kh][kw][in], which is the packed kernel's row order, and one matrix product does the rest.
+#include "layers/conv2d.h"
+
+#include <algorithm>
+#include <climits>
+
+#include "core/error.h"
+#include "layers/linear.h"
+
+namespace kandinsky {
+
+namespace {
+
+// The gathered rows are kernel^2 times the image: they are made and used a part at a time. The number of parts is
+// limited because Model::max_nodes counts on it.
+constexpr int64_t part_bytes = 64 << 20;
+constexpr int64_t max_parts = 32;
+
+struct Geometry {
+  int64_t width, height, batch, out_width, out_height;
+  int kernel, stride, padding;
+};
+
+/// For each output pixel and each kernel position the number of the input pixel there; one past the last for padding.
+std::vector<int32_t> neighbour_rows(const Geometry& s) {
+  const int64_t zero_row = s.width * s.height * s.batch;
+  std::vector<int32_t> rows;
+  rows.reserve(s.out_width * s.out_height * s.batch * s.kernel * s.kernel);
+  for (int64_t b = 0; b < s.batch; ++b) {
+    for (int64_t oy = 0; oy < s.out_height; ++oy) {
+      for (int64_t ox = 0; ox < s.out_width; ++ox) {
+        for (int ky = 0; ky < s.kernel; ++ky) {
+          for (int kx = 0; kx < s.kernel; ++kx) {
+            const int64_t y = oy * s.stride + ky - s.padding, x = ox * s.stride + kx - s.padding;
+            const bool inside = y >= 0 && y < s.height && x >= 0 && x < s.width;
+            rows.push_back(static_cast<int32_t>(inside ? (b * s.height + y) * s.width + x : zero_row));
+          }
+        }
+      }
+    }
+  }
+  return rows;
+}
+
+std::string key_of(const Geometry& s) {
+  return "conv " + std::to_string(s.width) + "x" + std::to_string(s.height) + "x" + std::to_string(s.batch) + " to " +
+         std::to_string(s.out_width) + "x" + std::to_string(s.out_height) + " kernel " + std::to_string(s.kernel) +
+         " stride " + std::to_string(s.stride) + " padding " + std::to_string(s.padding);
+}
+
+/// x: rows {in, W*H*B}; returns {out, W'*H'*B}.
+ggml_tensor* convolve(Graph& g, ggml_tensor* weight, ggml_tensor* x, const Geometry& s) {
+  ggml_context* c = g.context();
+  const int64_t taps = s.kernel * s.kernel, row = taps * x->ne[0];
+  const int64_t pixels = s.out_width * s.out_height * s.batch;
+  if (std::max(x->ne[1] + 1, pixels * taps) > INT32_MAX) {
+    fail(ErrorCode::out_of_memory, "an image of %lld x %lld pixels is too large", static_cast<long long>(s.width),
+         static_cast<long long>(s.height));
+  }
+  ggml_tensor* indices = g.indices(key_of(s), [&] { return neighbour_rows(s); });
+  ggml_tensor* padded = ggml_pad(c, x, 0, 1, 0, 0);
+
+  const int64_t row_bytes = row * static_cast<int64_t>(sizeof(float));
+  const int64_t part = std::max(std::max<int64_t>(1, part_bytes / row_bytes), (pixels + max_parts - 1) / max_parts);
+  ggml_tensor* result = nullptr;
+  for (int64_t first = 0; first < pixels; first += part) {
+    const int64_t count = std::min(part, pixels - first);
+    ggml_tensor* where = ggml_view_1d(c, indices, count * taps, first * taps * sizeof(int32_t));
+    ggml_tensor* rows = ggml_reshape_2d(c, ggml_get_rows(c, padded, where), row, count);
+    ggml_tensor* product = matrix_product(g, weight, rows);
+    if (first == 0) {
+      // Also what makes room for the other parts.
+      result = count == pixels ? product : ggml_pad(c, product, 0, static_cast<int>(pixels - count), 0, 0);
+    } else {
+      ggml_tensor* place = ggml_view_2d(c, result, result->ne[0], count, result->nb[1], first * result->nb[1]);
+      g.expand(ggml_cpy(c, product, place));
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+ggml_tensor* Conv2d::forward(Graph& g, ggml_tensor* x) const {
+  ggml_context* c = g.context();
+  const int padding = options.padding_before + options.padding_after;
+  const Geometry s{x->ne[1],
+                   x->ne[2],
+                   x->ne[3],
+                   (x->ne[1] + padding - kernel) / options.stride + 1,
+                   (x->ne[2] + padding - kernel) / options.stride + 1,
+                   kernel,
+                   options.stride,
+                   options.padding_before};
+  ggml_tensor* pixels = ggml_reshape_2d(c, x, x->ne[0], s.width * s.height * s.batch);
+  const bool is_pointwise = kernel == 1 && options.stride == 1 && padding == 0;
+  ggml_tensor* y = is_pointwise ? matrix_product(g, weight, pixels) : convolve(g, weight, pixels, s);
+  if (bias) y = ggml_add(c, y, bias);
+  return ggml_reshape_4d(c, y, y->ne[0], s.out_width, s.out_height, s.batch);
+}
+
+}  // namespace kandinsky

@@ -1,0 +1,37 @@
+// 2-D convolution on channels-last images.
+#pragma once
+
+#include "core/graph.h"
+#include "core/weights.h"
+
+namespace kandinsky {
+
+struct Conv2d {
+  struct Options {
+    int stride = 1;
+    // Rows and columns of zeros on the top and left, and on the bottom and right.
+    int padding_before = 0;
+    int padding_after = 0;
+    bool has_bias = true;
+  };
+
+  Conv2d() = default;
+  Conv2d(const Weights& w, int64_t in, int64_t out, int kernel, const Options& options)
+      : weight(w["weight"].kernel(out, in, kernel, kernel)),
+        bias(options.has_bias ? w["bias"].get({out}) : nullptr),
+        kernel(kernel),
+        options(options) {}
+  /// Stride 1, padded such that the size stays (odd kernels).
+  Conv2d(const Weights& w, int64_t in, int64_t out, int kernel)
+      : Conv2d(w, in, out, kernel, {1, (kernel - 1) / 2, (kernel - 1) / 2, true}) {}
+
+  /// x: ne = {in, W, H, B}, contiguous; returns {out, W', H', B} with W' = (W + padding - kernel) / stride + 1.
+  ggml_tensor* forward(Graph& g, ggml_tensor* x) const;
+
+  ggml_tensor* weight = nullptr;  // ne = {kernel * kernel * in, out}, see core/types.h
+  ggml_tensor* bias = nullptr;
+  int kernel = 1;
+  Options options;
+};
+
+}  // namespace kandinsky

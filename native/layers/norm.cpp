@@ -1,0 +1,60 @@
+#include "layers/norm.h"
+
+#include "core/error.h"
+#include "layers/resample.h"
+
+namespace kandinsky {
+
+ggml_tensor* LayerNorm::forward(Graph& g, ggml_tensor* x) const {
+  ggml_context* c = g.context();
+  return ggml_add(c, ggml_mul(c, ggml_norm(c, x, eps), weight), bias);
+}
+
+GroupNorm::GroupNorm(const Weights& w, int64_t channels, int groups, float eps)
+    : weight(w["weight"].get({channels})), bias(w["bias"].get({channels})), groups(groups), eps(eps) {
+  if (groups <= 0 || channels % groups != 0) {
+    fail(ErrorCode::unsupported_model, "expected a divisor of the %lld channels for norm_num_groups but received %d",
+         static_cast<long long>(channels), groups);
+  }
+}
+
+ggml_tensor* GroupNorm::forward(Graph& g, ggml_tensor* x, const Then& then) const {
+  ggml_context* c = g.context();
+  // ggml normalizes over dimensions 0, 1 and a range of dimension 2: there go the groups.
+  ggml_tensor* y = ggml_reshape_4d(c, x, x->ne[0] / groups, groups, x->ne[1] * x->ne[2], x->ne[3]);
+  y = ggml_cont(c, ggml_permute(c, y, 0, 2, 1, 3));
+  y = ggml_group_norm(c, y, groups, eps);
+  y = ggml_cont(c, ggml_permute(c, y, 0, 2, 1, 3));
+  y = ggml_reshape_4d(c, y, x->ne[0], x->ne[1], x->ne[2], x->ne[3]);
+  y = ggml_add(c, ggml_mul(c, y, weight), bias);
+  if (then.scale) y = ggml_add(c, ggml_mul(c, y, ggml_scale_bias(c, then.scale, 1, 1)), then.shift);
+  return then.silu ? ggml_silu(c, y) : y;
+}
+
+Norm2d::Norm2d(const Weights& w, int64_t channels, const Options& options) : is_spatial(options.zq_channels > 0) {
+  if (!is_spatial) {
+    norm = GroupNorm(w, channels, options.groups, options.eps);
+    return;
+  }
+  norm = GroupNorm(w["norm_layer"], channels, 32, 1e-6f);
+  conv_y = Conv2d(w["conv_y"], options.zq_channels, channels, 1);
+  conv_b = Conv2d(w["conv_b"], options.zq_channels, channels, 1);
+}
+
+ggml_tensor* Norm2d::forward(Graph& g, ggml_tensor* x, ggml_tensor* zq, const GroupNorm::Then& then) const {
+  if (!is_spatial) return norm.forward(g, x, then);
+  ggml_context* c = g.context();
+  // A 1x1 convolution commutes with nearest-neighbour enlarging: both run at latent size. Only rows are then repeated;
+  // columns are broadcast by the product and sum, so that nothing of the size of x is made.
+  const int64_t channels = x->ne[0], w = zq->ne[1], rows = x->ne[2] * x->ne[3];
+  const auto enlarge = [&](ggml_tensor* t) {
+    return ggml_reshape_4d(c, nearest_resize(g, t, w, x->ne[2]), channels, 1, w, rows);
+  };
+  ggml_tensor* y = ggml_reshape_4d(c, norm.forward(g, x, {}), channels, x->ne[1] / w, w, rows);
+  y = ggml_mul(c, y, enlarge(conv_y.forward(g, zq)));
+  y = ggml_add(c, y, enlarge(conv_b.forward(g, zq)));
+  if (then.silu) y = ggml_silu(c, y);
+  return ggml_reshape_4d(c, y, channels, x->ne[1], x->ne[2], x->ne[3]);
+}
+
+}  // namespace kandinsky

@@ -1,0 +1,15 @@
+// Changing the size of channels-last images.
+#pragma once
+
+#include "core/graph.h"
+
+namespace kandinsky {
+
+/// x: ne = {C, W, H, B}, contiguous; returns {C, width, height, B}. Picks source pixels as torch's
+/// interpolate(mode='nearest') does, also for sizes that are no multiples.
+ggml_tensor* nearest_resize(Graph& g, ggml_tensor* x, int64_t width, int64_t height);
+
+/// Mean of each 2x2 square; W and H even.
+ggml_tensor* average_pool_2x2(Graph& g, ggml_tensor* x);
+
+}  // namespace kandinsky

@@ -1,0 +1,19 @@
+#include "layers/transformer.h"
+
+namespace kandinsky {
+
+TransformerBlock::TransformerBlock(const Weights& w, const Names& names, const Options& options)
+    : norm1(w[names.norm1], options.channels, options.eps),
+      norm2(w[names.norm2], options.channels, options.eps),
+      attention(w[names.attention], names.projections, options.channels, options.heads),
+      fc1(w[names.fc1], options.channels, options.hidden_channels),
+      fc2(w[names.fc2], options.hidden_channels, options.channels),
+      activation(options.activation) {}
+
+ggml_tensor* TransformerBlock::forward(Graph& g, ggml_tensor* x, ggml_tensor* mask) const {
+  ggml_context* c = g.context();
+  x = ggml_add(c, x, attention.forward(g, norm1.forward(g, x), mask, {}));
+  return ggml_add(c, x, fc2.forward(g, activate(g, activation, fc1.forward(g, norm2.forward(g, x)))));
+}
+
+}  // namespace kandinsky

@@ -1,0 +1,81 @@
+#include "models/inputs.h"
+
+#include "core/error.h"
+#include "core/types.h"
+
+namespace kandinsky {
+
+namespace {
+
+std::string pattern_text(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) {
+    text += (i ? ", " : "") + (shape[i] == Inputs::any ? "*" : std::to_string(shape[i]));
+  }
+  return text + "]";
+}
+
+}  // namespace
+
+const HostTensor& Inputs::take(const std::string& name) {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end()) {
+    fail(ErrorCode::invalid_argument, "%s: expected an input \"%s\" but received none", component_.c_str(),
+         name.c_str());
+  }
+  taken_.insert(name);
+  const HostTensor& tensor = found->second;
+  const size_t values = tensor.is_int ? tensor.i32.size() : tensor.f32.size();
+  if (element_count(tensor.shape) != static_cast<int64_t>(values)) {
+    fail(ErrorCode::shape_mismatch, "%s: %s has shape %s but %zu values", component_.c_str(), name.c_str(),
+         shape_text(tensor.shape).c_str(), values);
+  }
+  return tensor;
+}
+
+void Inputs::check_shape(const std::string& name, const HostTensor& tensor, const std::vector<int64_t>& shape) const {
+  bool matches = tensor.shape.size() == shape.size();
+  for (size_t i = 0; matches && i < shape.size(); ++i) {
+    matches = shape[i] == any ? tensor.shape[i] >= 1 : tensor.shape[i] == shape[i];
+  }
+  if (!matches) {
+    fail(ErrorCode::shape_mismatch, "%s: expected shape %s for %s but received %s", component_.c_str(),
+         pattern_text(shape).c_str(), name.c_str(), shape_text(tensor.shape).c_str());
+  }
+}
+
+const HostTensor& Inputs::real(const std::string& name, const std::vector<int64_t>& shape) {
+  const HostTensor& tensor = take(name);
+  if (tensor.is_int) {
+    fail(ErrorCode::invalid_argument, "%s: expected float32 values for %s but received int32", component_.c_str(),
+         name.c_str());
+  }
+  check_shape(name, tensor, shape);
+  return tensor;
+}
+
+const HostTensor& Inputs::integers(const std::string& name, const std::vector<int64_t>& shape) {
+  const HostTensor& tensor = take(name);
+  if (!tensor.is_int) {
+    fail(ErrorCode::invalid_argument, "%s: expected int32 values for %s but received float32", component_.c_str(),
+         name.c_str());
+  }
+  check_shape(name, tensor, shape);
+  return tensor;
+}
+
+const HostTensor& Inputs::timestep(int64_t batch) {
+  const HostTensor& tensor = take("timestep");
+  check_shape("timestep", tensor, {tensor.shape == std::vector<int64_t>{1} ? 1 : batch});
+  return tensor;
+}
+
+void Inputs::finish() const {
+  for (const auto& [name, tensor] : tensors_) {
+    if (!taken_.count(name)) {
+      fail(ErrorCode::invalid_argument, "%s: there is no input \"%s\"", component_.c_str(), name.c_str());
+    }
+  }
+}
+
+}  // namespace kandinsky

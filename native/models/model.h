@@ -1,0 +1,39 @@
+// What a network file provides: its weights (asked for in the constructor), its input checks and its graph.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "core/graph.h"
+#include "core/host_tensor.h"
+#include "core/weights.h"
+
+namespace kandinsky {
+
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  virtual std::vector<std::string> methods() const { return {"forward"}; }
+
+  /// Checks the caller's inputs and turns them into the graph's: shapes, ranges, and what is easier on the host
+  /// (sinusoids, masks). Throws invalid_argument or shape_mismatch.
+  virtual HostTensors prepare(const std::string& method, const HostTensors& inputs) const = 0;
+
+  /// Builds the graph for prepared inputs; all outputs through Graph::output.
+  virtual void build(const std::string& method, Graph& g) const = 0;
+
+  /// Whether a graph stays allocated for the next run with the same shapes. Networks that run once per picture but
+  /// need gigabytes for it give them back.
+  virtual bool keeps_graph() const { return true; }
+};
+
+std::unique_ptr<Model> make_clip_text(const Config& config, const Weights& w);
+std::unique_ptr<Model> make_clip_vision(const Config& config, const Weights& w);
+std::unique_ptr<Model> make_prior_transformer(const Config& config, const Weights& w);
+std::unique_ptr<Model> make_unet_2d_condition(const Config& config, const Weights& w);
+std::unique_ptr<Model> make_movq(const Config& config, const Weights& w);
+
+}  // namespace kandinsky

@@ -1,0 +1,169 @@
+// PriorTransformer: denoises CLIP image embeddings from text (diffusers models/transformers/prior_transformer.py;
+// the idea is unCLIP's, https://arxiv.org/abs/2204.06125).
+//
+// forward: hidden_states [B, D] (noisy), timestep [1 or B], proj_embedding [B, D] (pooled text),
+//          encoder_hidden_states [B, N, D], optional attention_mask int32 [B, N] (1 = a real token)
+//          -> predicted_image_embedding [B, D]
+// post_process: latents [B, D] -> image_embeds [B, D], the statistics that training removed put back.
+//
+// Easy to get wrong:
+// - Token order: text, pooled text, time, noisy embedding, prd; the result is read from the last one.
+// - The mask is causal, additive with -10000 (a masked future key gets -20000), and the extra tokens are never masked.
+//   Without attention_mask there is no causal mask either.
+// - Missing keys of the config and null differ in diffusers ("prd" against no such token) but not here, where the
+//   presence of the weights decides.
+#include "core/error.h"
+#include "layers/time_embedding.h"
+#include "layers/transformer.h"
+#include "models/config_checks.h"
+#include "models/inputs.h"
+#include "models/model.h"
+
+namespace kandinsky {
+
+namespace {
+
+class PriorTransformer : public Model {
+ public:
+  PriorTransformer(const Config& config, const Weights& w);
+  std::vector<std::string> methods() const override { return {"forward", "post_process"}; }
+  HostTensors prepare(const std::string& method, const HostTensors& inputs) const override;
+  void build(const std::string& method, Graph& g) const override;
+
+ private:
+  HostTensor mask(const HostTensor& attention_mask) const;
+  int64_t token_count() const { return text_tokens_ + extra_tokens_; }
+
+  Config config_;
+  int64_t channels_, embedding_dim_, pooled_dim_, output_dim_, text_tokens_, extra_tokens_;
+  bool has_prd_, has_text_proj_;
+  TimestepEmbedding time_embedding_;
+  Linear proj_in_, embedding_proj_, encoder_hidden_states_proj_, proj_to_clip_embeddings_;
+  ggml_tensor* positional_embedding_;
+  ggml_tensor* prd_embedding_ = nullptr;
+  std::vector<TransformerBlock> blocks_;
+  LayerNorm norm_out_;
+  ggml_tensor* clip_mean_;
+  ggml_tensor* clip_std_;
+};
+
+int64_t channels_from(const Config& config) {
+  return size_from(config, "num_attention_heads", 32) * size_from(config, "attention_head_dim", 64);
+}
+
+PriorTransformer::PriorTransformer(const Config& config, const Weights& w)
+    : config_(config),
+      channels_(channels_from(config)),
+      embedding_dim_(size_from(config, "embedding_dim", 768)),
+      pooled_dim_(size_from(config, "embedding_proj_dim", embedding_dim_)),
+      output_dim_(size_from(config, "clip_embed_dim", embedding_dim_)),
+      text_tokens_(size_from(config, "num_embeddings", 77)),
+      extra_tokens_(size_from(config, "additional_embeddings", 4)),
+      has_prd_(w.has("prd_embedding")),
+      has_text_proj_(w["encoder_hidden_states_proj"].has("weight")),
+      time_embedding_(w["time_embedding"], channels_, size_from(config, "time_embed_dim", channels_), channels_,
+                      activation_from(config, "time_embed_act_fn", "silu")),
+      proj_in_(w["proj_in"], embedding_dim_, channels_),
+      embedding_proj_(w["embedding_proj"], pooled_dim_, channels_),
+      proj_to_clip_embeddings_(w["proj_to_clip_embeddings"], channels_, output_dim_),
+      norm_out_(w["norm_out"], channels_, 1e-5f) {
+  config.require_absent("norm_in_type");
+  config.require_absent("embedding_proj_norm_type");
+  config.require("added_emb_type", std::string("prd"));
+  config.require("encoder_hid_proj_type", std::string("linear"));
+  if (extra_tokens_ != (has_prd_ ? 4 : 3)) {
+    fail(ErrorCode::unsupported_model, "%s config: expected %d for additional_embeddings but received %lld",
+         config.component().c_str(), has_prd_ ? 4 : 3, static_cast<long long>(extra_tokens_));
+  }
+  if (has_text_proj_) {
+    encoder_hidden_states_proj_ = Linear(w["encoder_hidden_states_proj"], embedding_dim_, channels_);
+  }
+  positional_embedding_ = w["positional_embedding"].get({1, token_count(), channels_});
+  if (has_prd_) prd_embedding_ = w["prd_embedding"].get({1, 1, channels_});
+  const TransformerBlock::Options options{channels_, size_from(config, "num_attention_heads", 32), 4 * channels_, 1e-5f,
+                                          Activation::gelu};
+  const int64_t count = size_from(config, "num_layers", 20);
+  for (int64_t i = 0; i < count; ++i) {
+    blocks_.emplace_back(w["transformer_blocks"][i], TransformerBlock::diffusers_names, options);
+  }
+  clip_mean_ = w["clip_mean"].get({1, output_dim_});
+  clip_std_ = w["clip_std"].get({1, output_dim_});
+}
+
+/// Additive, [B, 1, queries, keys].
+HostTensor PriorTransformer::mask(const HostTensor& attention_mask) const {
+  const int64_t batch = attention_mask.shape[0], tokens = token_count();
+  HostTensor mask;
+  mask.shape = {batch, 1, tokens, tokens};
+  mask.f32.reserve(batch * tokens * tokens);
+  for (int64_t b = 0; b < batch; ++b) {
+    for (int64_t query = 0; query < tokens; ++query) {
+      for (int64_t key = 0; key < tokens; ++key) {
+        const bool is_masked = key < text_tokens_ && attention_mask.i32[b * text_tokens_ + key] == 0;
+        mask.f32.push_back((is_masked ? -10000.0f : 0.0f) + (key > query ? -10000.0f : 0.0f));
+      }
+    }
+  }
+  return mask;
+}
+
+HostTensors PriorTransformer::prepare(const std::string& method, const HostTensors& inputs) const {
+  Inputs in(config_, inputs);
+  HostTensors prepared;
+  if (method == "post_process") {
+    prepared["latents"] = in.real("latents", {Inputs::any, output_dim_});
+    in.finish();
+    return prepared;
+  }
+  const HostTensor& noisy = prepared["hidden_states"] = in.real("hidden_states", {Inputs::any, embedding_dim_});
+  const int64_t batch = noisy.shape[0];
+  prepared["sinusoids"] = timestep_sinusoids(in.timestep(batch), batch, channels_, {true, 0});
+  prepared["proj_embedding"] = in.real("proj_embedding", {batch, pooled_dim_});
+  prepared["encoder_hidden_states"] =
+      in.real("encoder_hidden_states", {batch, text_tokens_, has_text_proj_ ? embedding_dim_ : channels_});
+  if (in.has("attention_mask")) {
+    const HostTensor& attention_mask = in.integers("attention_mask", {batch, text_tokens_});
+    for (const int32_t value : attention_mask.i32) {
+      if (value != 0 && value != 1) {
+        fail(ErrorCode::invalid_argument, "%s: expected 0 or 1 in attention_mask but received %d",
+             config_.component().c_str(), value);
+      }
+    }
+    prepared["mask"] = mask(attention_mask);
+  }
+  in.finish();
+  return prepared;
+}
+
+void PriorTransformer::build(const std::string& method, Graph& g) const {
+  ggml_context* c = g.context();
+  if (method == "post_process") {
+    g.output("image_embeds", ggml_add(c, ggml_mul(c, g.input("latents"), clip_std_), clip_mean_), 2);
+    return;
+  }
+  const int64_t batch = g.input("hidden_states")->ne[1];
+  const auto as_token = [&](ggml_tensor* x) { return ggml_reshape_3d(c, x, channels_, 1, batch); };
+  ggml_tensor* x = g.input("encoder_hidden_states");
+  if (has_text_proj_) x = encoder_hidden_states_proj_.forward(g, x);
+  x = ggml_concat(c, x, as_token(embedding_proj_.forward(g, g.input("proj_embedding"))), 1);
+  x = ggml_concat(c, x, as_token(time_embedding_.forward(g, g.input("sinusoids"))), 1);
+  x = ggml_concat(c, x, as_token(proj_in_.forward(g, g.input("hidden_states"))), 1);
+  if (has_prd_) x = ggml_concat(c, x, ggml_repeat_4d(c, prd_embedding_, channels_, 1, batch, 1), 1);
+  x = ggml_add(c, x, positional_embedding_);
+
+  ggml_tensor* mask = g.has_input("mask") ? g.input("mask") : nullptr;
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    x = blocks_[i].forward(g, x, mask);
+    g.tap("transformer_blocks." + std::to_string(i), x, 3);
+  }
+  ggml_tensor* last = ggml_cont(c, ggml_view_2d(c, x, channels_, batch, x->nb[2], (token_count() - 1) * x->nb[1]));
+  g.output("predicted_image_embedding", proj_to_clip_embeddings_.forward(g, norm_out_.forward(g, last)), 2);
+}
+
+}  // namespace
+
+std::unique_ptr<Model> make_prior_transformer(const Config& config, const Weights& w) {
+  return std::make_unique<PriorTransformer>(config, w);
+}
+
+}  // namespace kandinsky

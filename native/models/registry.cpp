@@ -1,0 +1,137 @@
+// The only list of networks, and what all of them share: loading, and keeping a graph between runs.
+#include <algorithm>
+#include <new>
+
+#include "core/error.h"
+#include "models/model.h"
+#include "models/network.h"
+
+namespace kandinsky {
+
+namespace {
+
+using Factory = std::unique_ptr<Model> (*)(const Config&, const Weights&);
+
+const std::map<std::string, Factory>& factories() {
+  static const std::map<std::string, Factory> list{
+      {"CLIPTextModelWithProjection", make_clip_text},
+      {"CLIPVisionModelWithProjection", make_clip_vision},
+      {"PriorTransformer", make_prior_transformer},
+      {"UNet2DConditionModel", make_unet_2d_condition},
+      {"VQModel", make_movq},
+  };
+  return list;
+}
+
+Factory factory_of(const std::string& class_name) {
+  const auto found = factories().find(class_name);
+  if (found != factories().end()) return found->second;
+  std::string known;
+  for (const auto& [name, factory] : factories()) known += (known.empty() ? "" : ", ") + name;
+  fail(ErrorCode::unsupported_model, "Expected one of %s for the network's class but received \"%s\"", known.c_str(),
+       class_name.c_str());
+}
+
+class LoadedNetwork : public Network {
+ public:
+  LoadedNetwork(Factory factory, const Config& config, const std::vector<TensorSource>& sources,
+                const LoadOptions& options)
+      : component_(config.component()),
+        device_(options.device, options.threads),
+        weights_(config.component(), sources),
+        model_(factory(config, weights_.root())) {
+    weights_.load(device_, options.cancel, options.progress);
+  }
+
+  HostTensors run(const std::string& method, const HostTensors& inputs, const RunOptions& options) override {
+    check_method(method);
+    const HostTensors prepared = model_->prepare(method, inputs);
+    try {
+      Graph& graph = graph_for(method, prepared, options.taps);
+      HostTensors results = graph.run(prepared, options.cancel);
+      if (!model_->keeps_graph()) graph_.reset();
+      return results;
+    } catch (const std::bad_alloc&) {
+      graph_.reset();
+      fail(ErrorCode::out_of_memory, "%s: no memory for the inputs and results of %s", component_.c_str(),
+           method.c_str());
+    }
+  }
+
+  uint64_t weight_bytes() const override { return weights_.bytes(); }
+  uint64_t compute_bytes() const override { return compute_bytes_; }
+
+ private:
+  void check_method(const std::string& method) const {
+    std::string known;
+    for (const std::string& name : model_->methods()) {
+      if (name == method) return;
+      known += (known.empty() ? "" : ", ") + name;
+    }
+    fail(ErrorCode::invalid_argument, "%s: expected one of the methods %s but received \"%s\"", component_.c_str(),
+         known.c_str(), method.c_str());
+  }
+
+  /// The last graph if method, shapes and taps are the same, otherwise a new one in its place.
+  Graph& graph_for(const std::string& method, const HostTensors& inputs, const std::vector<std::string>& taps) {
+    std::string key = method;
+    for (const auto& [name, tensor] : inputs) key += " " + name + shape_text(tensor.shape);
+    for (const std::string& tap : taps) key += " " + tap;
+    if (graph_ && key == graph_key_) return *graph_;
+
+    graph_.reset();  // first: two graphs may not fit
+    // A weight takes part in at most the pieces of one convolution or attention and what surrounds them.
+    const size_t max_nodes = 1024 + 320 * weights_.specs().size();
+    auto graph = std::make_unique<Graph>(device_, inputs, taps, max_nodes);
+    model_->build(method, *graph);
+    graph->finish();
+    compute_bytes_ = std::max(compute_bytes_, graph->compute_bytes());
+    graph_key_ = key;
+    graph_ = std::move(graph);
+    return *graph_;
+  }
+
+  std::string component_;
+  Device device_;
+  WeightStore weights_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Graph> graph_;
+  std::string graph_key_;
+  uint64_t compute_bytes_ = 0;
+};
+
+}  // namespace
+
+std::vector<std::string> network_classes() {
+  std::vector<std::string> names;
+  for (const auto& [name, factory] : factories()) names.push_back(name);
+  return names;
+}
+
+std::unique_ptr<Network> load_network(const std::string& class_name, const Config& config,
+                                      const std::vector<TensorSource>& sources, const LoadOptions& options) {
+  return std::make_unique<LoadedNetwork>(factory_of(class_name), config, sources, options);
+}
+
+std::vector<TensorSpec> describe_network(const std::string& class_name, const Config& config) {
+  WeightStore store(config.component());
+  factory_of(class_name)(config, store.root());
+  std::vector<TensorSpec> specs;
+  for (const WeightStore::Spec& spec : store.specs()) specs.push_back({spec.name, spec.shape});
+  return specs;
+}
+
+std::vector<DeviceInfo> list_devices() {
+  std::vector<DeviceInfo> infos;
+  for (const AvailableDevice& device : available_devices()) {
+    DeviceInfo info{device.name, device.kind, ggml_backend_dev_description(device.handle), 0, 0};
+    size_t free = 0, total = 0;
+    ggml_backend_dev_memory(device.handle, &free, &total);
+    info.free_bytes = free;
+    info.total_bytes = total;
+    infos.push_back(info);
+  }
+  return infos;
+}
+
+}  // namespace kandinsky

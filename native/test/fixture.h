@@ -1,0 +1,61 @@
+// Reads the recorded references: config.json files, safetensors files, and the tables that describe them.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "core/tensor_source.h"
+#include "models/network.h"
+
+namespace kandinsky::test {
+
+struct Json {
+  enum class Kind { null, boolean, number, text, list, object } kind = Kind::null;
+  double number = 0;
+  bool is_integer = false;
+  std::string text;
+  std::vector<Json> items;
+  std::map<std::string, Json> members;
+
+  const Json& operator[](const std::string& key) const { return members.at(key); }
+  bool has(const std::string& key) const { return members.count(key) != 0; }
+};
+Json parse_json(const std::string& text);
+std::string read_text(const std::string& path);
+
+/// A safetensors file's tensors as sources that keep their type.
+std::vector<TensorSource> safetensors_sources(const std::string& path);
+/// One tensor's values, as float32 or (integers and booleans) as int32.
+HostTensor read_host_tensor(const TensorSource& source);
+
+/// One component of a tiny checkpoint: fixtures()/checkpoints/<checkpoint>/<component>.
+struct Component {
+  std::string class_name;
+  Config config;
+  std::vector<TensorSource> sources;  // targets are float32
+};
+Component read_component(const std::string& checkpoint, const std::string& component);
+
+/// One recorded call: fixtures()/traces/components/<name>.{json,safetensors}.
+struct Trace {
+  std::string name, checkpoint, component;
+  HostTensors tensors;  // "input.sample", "output.output", "block.mid_block" ...
+  Json description;
+
+  const HostTensor& tensor(const std::string& tensor_name) const { return tensors.at(tensor_name); }
+  /// What a float32 implementation may differ by: 1e-4 of the standard deviation, or ten times what torch's float32
+  /// differs from its float64 where that is more (badly conditioned group norms of tiny images).
+  double tolerance(const std::string& output) const;
+};
+Trace read_trace(const std::string& name);
+/// The names of the recorded calls that start with `prefix`.
+std::vector<std::string> trace_names(const std::string& prefix);
+
+double largest_difference(const HostTensor& a, const HostTensor& b);
+double largest_value(const HostTensor& a);
+/// ||a - b|| / ||b||
+double relative_error(const HostTensor& a, const HostTensor& b);
+
+}  // namespace kandinsky::test
