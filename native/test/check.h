@@ -31,7 +31,8 @@ const std::string& fixtures();
 std::string temporary_path(const std::string& name);
 
 /// Passes if `call` throws Error with this code and a message that contains `part`.
-void check_throws(ErrorCode code, const std::string& part, const std::function<void()>& call, const char* file, int line);
+void check_throws(ErrorCode code, const std::string& part, const std::function<void()>& call, const char* file,
+                  int line);
 
 }  // namespace kandinsky::test
 
