@@ -51,6 +51,6 @@ def build_image_encoder() -> CLIPVisionModelWithProjection:
         num_attention_heads=3, image_size=CLIP_IMAGE_SIZE, patch_size=8, hidden_act="gelu"))
 
 
-def build_prior() -> PriorTransformer:
+def build_prior(text_tokens: int = 77) -> PriorTransformer:
     return PriorTransformer(num_attention_heads=4, attention_head_dim=32, num_layers=4, embedding_dim=EMBEDDING_DIM,
-                            num_embeddings=77, additional_embeddings=4)
+                            num_embeddings=text_tokens, additional_embeddings=4)

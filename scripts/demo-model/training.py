@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Callable
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 
@@ -32,7 +33,9 @@ class Trainer:
     """Trains `model` for a number of minutes; the learning rate follows the share of the time that is used up.
 
     A budget of time instead of steps finishes on any machine, and a busy one only trains less. Time spent paused
-    does not count. A killed run continues from its last checkpoint.
+    does not count. A killed run continues from its last checkpoint. In several processes (one per CPU core: they meet
+    once per step, where threads would meet in every kernel and wait for each other on a busy machine) each draws its
+    own batches, and gradients are averaged.
     """
 
     def __init__(self, name: str, model: nn.Module, options: Options, minutes: float, learning_rate: float,
@@ -41,8 +44,9 @@ class Trainer:
         self.name, self.model, self.options = name, model.to(options.device), options
         self.budget, self.learning_rate = minutes * 60, learning_rate
         self.ema_decay, self.warm_up_steps, self.decay_share = ema_decay, warm_up_steps, decay_share
-        matrices = [p for p in model.parameters() if p.ndim >= 2]
-        vectors = [p for p in model.parameters() if p.ndim < 2]
+        trained = [p for p in model.parameters() if p.requires_grad]
+        matrices = [p for p in trained if p.ndim >= 2]
+        vectors = [p for p in trained if p.ndim < 2]
         self.optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}],
             lr=learning_rate, betas=(0.9, 0.98))
@@ -51,6 +55,11 @@ class Trainer:
         self.path = options.work / f"{name}.pt"
         if self.path.exists():
             self._resume()
+        if dist.is_initialized():
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, 0)
+        self.seed = 1000 * self.step + rank()  # for the batches: another one in every process and after every resume
+        torch.manual_seed(self.seed)
 
     @property
     def progress(self) -> float:
@@ -66,17 +75,18 @@ class Trainer:
             started = time.monotonic()
             losses.append(self._one_step(loss))
             now = time.monotonic()
-            self.elapsed += min(now - started, 10)  # compiling at the start does not count
-            if now - reported > 30:
+            self.elapsed = agreed(self.elapsed + min(now - started, 10))  # compiling at the start does not count
+            if now - reported > 60 and rank() == 0:
                 reported = now
                 text = report() if report else ""
                 print(f"{self.name} {self.elapsed / 60:.1f} min, step {self.step}: "
                       f"loss {sum(losses) / len(losses):.4f} {text}", flush=True)
                 losses.clear()
-            if now - saved > self.options.checkpoint_seconds:
+            if now - saved > self.options.checkpoint_seconds and rank() == 0:
                 saved = now
                 self._save()
-        self._save()
+        if rank() == 0:
+            self._save()
         self.model.load_state_dict(self.ema)
         self.model.eval()
 
@@ -100,6 +110,8 @@ class Trainer:
             group["lr"] = self.learning_rate * warm * (0.02 + 0.98 * math.sin(left * math.pi / 2) ** 2)
         value = loss()
         value.backward()
+        if dist.is_initialized():
+            self._average_gradients()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -110,6 +122,14 @@ class Trainer:
                 if value_now.is_floating_point():
                     self.ema[key].lerp_(value_now.float(), 1 - decay)
         return float(value.detach())
+
+    def _average_gradients(self) -> None:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
+            gradient.copy_(part.view_as(gradient))
 
     def _wait_while_paused(self) -> None:
         while self.options.pause_file and self.options.pause_file.exists():
@@ -126,6 +146,19 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema, self.step, self.elapsed = state["ema"], state["step"], state["elapsed"]
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def agreed(number: float) -> float:
+    """The number of process 0, so that all processes stop after the same step."""
+    if not dist.is_initialized():
+        return number
+    shared = torch.tensor(number, dtype=torch.float64)
+    dist.broadcast(shared, 0)
+    return float(shared)
 
 
 def load_trained(name: str, model: nn.Module, options: Options) -> nn.Module:

@@ -1,0 +1,29 @@
+// Makes the pictures of prompts.json (see evaluate.py) with this package, for the judge:
+//   node generate.mjs prompts.json demo.gguf outputFolder [--kinds name,unseen] [--seeds 2] [--weights q8_0]
+import { mkdirSync, readFileSync } from 'node:fs'
+import path from 'node:path'
+import { parseArgs } from 'node:util'
+import { AutoPipelineForText2Image, Generator } from '../../dist/index.js'
+
+const sampling = { height: 128, width: 128, numInferenceSteps: 25, guidanceScale: 2, priorNumInferenceSteps: 10 }
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    kinds: { type: 'string', default: 'name,trained,unseen' },
+    seeds: { type: 'string', default: '2' },
+    weights: { type: 'string' },
+  },
+})
+const [promptFile, model, folder] = positionals
+const kinds = values.kinds.split(',')
+mkdirSync(folder, { recursive: true })
+await using pipe = await AutoPipelineForText2Image.fromPretrained(model, { weights: values.weights })
+for (const [number, { prompt, kind }] of JSON.parse(readFileSync(promptFile, 'utf8')).entries()) {
+  if (!kinds.includes(kind)) continue
+  for (let seed = 0; seed < Number(values.seeds); seed++) {
+    const generator = new Generator(seed * 100_000 + number)
+    const { images } = await pipe.generate({ ...sampling, prompt, generator })
+    await images[0].save(path.join(folder, `${String(number).padStart(4, '0')}-${seed}.png`))
+  }
+}
