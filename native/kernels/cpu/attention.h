@@ -61,21 +61,35 @@ INLINE const act_t* key_row(const Attention& t, const void* added, const void* o
   return (const act_t*)own + ((int64_t)batch * a.tokens + index - a.added_tokens) * a.kv_stride + column;
 }
 
-#ifdef ACT_BF16
-INLINE uint16_t act_to_bf16(act_t x) { return x; }
-#else
-INLINE uint16_t act_to_bf16(act_t x) { return to_bf16(x); }
-#endif
+/// Words of kLanes neighbouring elements of one row (keys) or of the same element of two rows (values).
+INLINE void narrow_keys(const act_t* row, int count, uint16_t* dst) {
+  for (int i = 0; i < count; i += kLanes) {
+    const int lanes = min_of(kLanes, count - i);
+    if (lanes == kLanes) {
+      narrow(dst + i, aload(row + i));
+    } else {
+      act_t part[kLanes] = {0};
+      for (int j = 0; j < lanes; ++j) part[j] = row[i + j];
+      narrow(dst + i, aload(part));
+    }
+  }
+}
 
 /// One block of a head's keys: kKeyBlock / kPanel panels [head_dim / 2][kPanel][2].
 static void pack_keys(const Attention& t, int batch, int head, int block, uint16_t* dst) {
   const int dim = t.args->head_dim;
-  for (int n = 0; n < kKeyBlock; ++n) {
-    const act_t* row = key_row(t, t.args->added_k, t.args->k, batch, head, block * kKeyBlock + n);
-    uint16_t* out = dst + (int64_t)(n / kPanel) * dim * kPanel + n % kPanel * 2;
-    for (int k = 0; k < dim; k += 2, out += 2 * kPanel) {
-      out[0] = row ? act_to_bf16(row[k]) : 0;
-      out[1] = row ? act_to_bf16(row[k + 1]) : 0;
+  for (int n0 = 0; n0 < kKeyBlock; n0 += kPackRows) {
+    uint32_t* out = (uint32_t*)(dst + (int64_t)(n0 / kPanel) * dim * kPanel) + n0 % kPanel;
+    PackBlock words = {};
+    for (int k = 0; k < dim; k += 2 * kPackWords) {
+      const int count = min_of(2 * kPackWords, dim - k);
+      for (int n = 0; n < kPackRows; ++n) {
+        const act_t* row = key_row(t, t.args->added_k, t.args->k, batch, head, block * kKeyBlock + n0 + n);
+        uint16_t part[2 * kPackWords + kLanes] = {0};
+        if (row) narrow_keys(row + k, count, part);
+        memcpy(words[n], part, sizeof words[n]);
+      }
+      turn_block(words, count / 2, out + (int64_t)(k / 2) * kPanel);
     }
   }
 }
@@ -83,11 +97,16 @@ static void pack_keys(const Attention& t, int batch, int head, int block, uint16
 /// One block of a head's values: `panels` panels [kKeyBlock / 2][kPanel][2].
 static void pack_values(const Attention& t, int batch, int head, int block, uint16_t* dst) {
   const int dim = t.args->head_dim;
-  for (int n = 0; n < kKeyBlock; ++n) {
-    const act_t* row = key_row(t, t.args->added_v, t.args->v, batch, head, block * kKeyBlock + n);
-    uint16_t* out = dst + (int64_t)(n / 2) * 2 * kPanel + n % 2;
-    for (int k = 0; k < t.panels * kPanel; ++k) {
-      out[(int64_t)(k / kPanel) * kKeyBlock * kPanel + k % kPanel * 2] = row && k < dim ? act_to_bf16(row[k]) : 0;
+  for (int n = 0; n < kKeyBlock; n += 2) {
+    const act_t* row0 = key_row(t, t.args->added_v, t.args->v, batch, head, block * kKeyBlock + n);
+    const act_t* row1 = key_row(t, t.args->added_v, t.args->v, batch, head, block * kKeyBlock + n + 1);
+    for (int panel = 0; panel < t.panels; ++panel) {
+      uint16_t even_row[kPanel + kLanes] = {0}, odd_row[kPanel + kLanes] = {0};
+      const int count = min_of(kPanel, dim - panel * kPanel);
+      if (row0) narrow_keys(row0 + panel * kPanel, count, even_row);
+      if (row1) narrow_keys(row1 + panel * kPanel, count, odd_row);
+      uint32_t* out = (uint32_t*)(dst + (int64_t)panel * kKeyBlock * kPanel) + (int64_t)(n / 2) * kPanel;
+      for (int k = 0; k < kPanel; ++k) out[k] = even_row[k] | (uint32_t)odd_row[k] << 16;
     }
   }
 }
@@ -146,7 +165,7 @@ static void attend(const Attention& t, const AttentionScratch& s, int batch, int
     const uint16_t* k = t.packed_keys + pair * t.key_words + (int64_t)block * kKeyBlock * a.head_dim;
     for (int panel = 0; panel < kKeyBlock / kPanel; ++panel) {
       multiply(queries, count, 0, k + (int64_t)panel * a.head_dim * kPanel, a.head_dim / 2,
-               s.scores + panel * kQueryBlock * kPanel, false, kPanel);
+               s.scores + panel * kQueryBlock * kPanel, false, kPanel, false);
     }
     for (int r = 0; r < count; ++r) {
       const float* mask = a.mask ? a.mask + batch * a.mask_stride + (int64_t)(first + r) * t.keys + block * kKeyBlock : nullptr;
@@ -155,7 +174,7 @@ static void attend(const Attention& t, const AttentionScratch& s, int batch, int
     const uint16_t* v = t.packed_values + pair * t.value_words + (int64_t)block * kKeyBlock * t.panels * kPanel;
     for (int panel = 0; panel < t.panels; ++panel) {
       multiply(weights, count, 0, v + (int64_t)panel * kKeyBlock * kPanel, (keys + 1) / 2,
-               s.sums + (int64_t)panel * kQueryBlock * kPanel, true, a.head_dim - panel * kPanel);
+               s.sums + (int64_t)panel * kQueryBlock * kPanel, true, a.head_dim - panel * kPanel, false);
     }
   }
   for (int r = 0; r < count; ++r) {

@@ -7,15 +7,6 @@ INLINE int max_of(int a, int b) { return a > b ? a : b; }
 INLINE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 INLINE int round_up(int a, int b) { return ceil_div(a, b) * b; }
 
-INLINE uint16_t to_bf16(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-/// Two neighbours as one weight word.
-INLINE uint32_t bf16_pair(float first, float second) { return to_bf16(first) | (uint32_t)to_bf16(second) << 16; }
-
 // ---- the first `count` lanes ----
 
 INLINE vf vload_part(const float* p, int count) {

@@ -1,7 +1,7 @@
 # Compiler flags of the translation units that are compiled for one instruction set; each is empty on other processors.
 # Optimized in debug builds too: without inlining the kernels are a hundred times slower.
 function(kernel_flags source)
-  set(flags -O3 -ffp-contract=fast -fno-math-errno ${ARGN})
+  set(flags -O3 -ffp-contract=fast -fno-math-errno -fno-strict-aliasing ${ARGN})
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # GCC 12 takes the deliberately undefined pass-through operands of its own AVX-512 intrinsics for mistakes.
     list(APPEND flags -Wno-uninitialized -Wno-maybe-uninitialized)

@@ -53,9 +53,18 @@ static NOINLINE void multiply_tile(const act_t* const* rows, int64_t offset, con
   }
 }
 
+/// Brings the next rows of a tile into the cache: short runs far apart, which the hardware does not foresee.
+INLINE void prefetch_rows(const act_t* const* rows, int count, int64_t offset, int pairs) {
+  for (int r = 0; r < count; ++r) {
+    const char* line = (const char*)(rows[r] + offset);
+    for (int b = 0; b < pairs * 2 * (int)sizeof(act_t); b += 64) __builtin_prefetch(line + b);
+  }
+}
+
 /// tile[count][kPanel] (+)= rows[count][2 * pairs] * panel. Only the first `columns` columns are computed, up to a vector.
+/// `far` says that the rows are not in the L2 cache (fetching them ahead costs 2 % where they are, and saves 10 % else).
 static void multiply(const act_t* const* rows, int count, int64_t offset, const uint16_t* panel, int pairs, float* tile,
-                     bool accumulate, int columns) {
+                     bool accumulate, int columns, bool far) {
   using Tile = void (*)(const act_t* const*, int64_t, const uint16_t*, int, float*, bool);
   static const Tile wide[kRows] = {multiply_tile<1, kVectors>, multiply_tile<2, kVectors>, multiply_tile<3, kVectors>,
                                    multiply_tile<4, kVectors>, multiply_tile<5, kVectors>, multiply_tile<6, kVectors>};
@@ -65,6 +74,8 @@ static void multiply(const act_t* const* rows, int count, int64_t offset, const 
   for (int done = 0; done < pairs; done += kBlockPairs) {
     const int block = min_of(kBlockPairs, pairs - done);
     for (int r = 0; r < count; r += kRows) {
+      const int next = r + kRows;
+      if (far && next < count) prefetch_rows(rows + next, min_of(kRows, count - next), offset + 2 * done, block);
       tiles[min_of(kRows, count - r) - 1](rows + r, offset + 2 * done, panel + (int64_t)done * 2 * kPanel, block,
                                           tile + (int64_t)r * kPanel, accumulate || done > 0);
     }

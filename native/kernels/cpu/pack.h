@@ -17,7 +17,29 @@ INLINE const float* row_values(const WeightRows& w, int row, int64_t first, int6
   return buffer;
 }
 
-constexpr int kPackRows = kPanel < 16 ? kPanel : 16;  // rows expanded together: their words fill a cache line
+// Panels are made in blocks of kPackRows out channels (their words fill whole cache lines) by kPackWords words: rows are
+// narrowed to words, then the block is turned, because a panel has the words of one pair side by side.
+constexpr int kPackRows = kPanel < 16 ? kPanel : 16;
+constexpr int kPackWords = 16;
+using PackBlock = uint32_t[kPackRows][kPackWords];
+
+/// The first `count` of up to 2 * kPackWords values as bfloat16, zero beyond.
+INLINE void narrow_row(const float* values, int64_t count, uint32_t* words) {
+  for (int i = 0; i < 2 * kPackWords; i += kLanes) {
+    narrow((uint16_t*)words + i, i < count ? vload_part(values + i, count - i < kLanes ? (int)(count - i) : kLanes) : vzero());
+  }
+}
+
+/// Word k of row n to dst[k * kPanel + n].
+INLINE void turn_block(const PackBlock& block, int words, uint32_t* dst) {
+#ifdef HAS_TRANSPOSE
+  transpose_16x16(&block[0][0], words, dst, kPanel);
+#else
+  for (int k = 0; k < words; ++k) {
+    for (int n = 0; n < kPackRows; ++n) dst[(int64_t)k * kPanel + n] = block[n][k];
+  }
+#endif
+}
 
 /// A piece of one panel of a direct product: `count` columns of [taps][in_features] from `first` on, which is 0 or, for an
 /// even number of channels, a multiple of 256.
@@ -25,21 +47,17 @@ static void pack_direct(const WeightRows& w, int panel, int64_t first, int64_t c
   const int channels = w.in_features, width = tap_width(w);
   uint32_t* words = (uint32_t*)dst - (first / channels * width + first % channels) / 2 * kPanel;
   for (int n0 = 0; n0 < kPanel; n0 += kPackRows) {
+    const int valid = min_of(kPackRows, w.out_features - panel * kPanel - n0);
     const float* rows[kPackRows];
-    for (int n = 0; n < kPackRows; ++n) {
-      const int row = panel * kPanel + n0 + n;
-      rows[n] = row < w.out_features ? row_values(w, row, first, count, buffer + n * count) : nullptr;
-    }
+    for (int n = 0; n < valid; ++n) rows[n] = row_values(w, panel * kPanel + n0 + n, first, count, buffer + n * count);
+    PackBlock block = {};
     for (int64_t k = 0; k < count;) {
       const int64_t tap = (first + k) / channels, channel = (first + k) % channels;
-      const int64_t end = k + channels - channel < count ? k + channels - channel : count;  // of this tap
-      uint32_t* out = words + (tap * width + channel) / 2 * kPanel + n0;
-      for (; k < end; k += 2, out += kPanel) {
-        for (int n = 0; n < kPackRows; ++n) {
-          out[n] = rows[n] ? bf16_pair(rows[n][k], k + 1 < end ? rows[n][k + 1] : 0.0f) : 0;
-        }
-      }
-      k = end;
+      const int64_t left = channels - channel < count - k ? channels - channel : count - k;  // of this tap
+      const int step = left < 2 * kPackWords ? (int)left : 2 * kPackWords;
+      for (int n = 0; n < valid; ++n) narrow_row(rows[n] + k, step, block[n]);
+      turn_block(block, (step + 1) / 2, words + (tap * width + channel) / 2 * kPanel + n0);
+      k += step;
     }
   }
 }
@@ -75,24 +93,22 @@ INLINE void weight_line(vf a, vf b, vf c, vf* u) {
   }
 }
 
-/// The N x N transformed taps of kLanes input channels of one out channel, to [N * N][kLanes / 2] words `stride` apart.
+/// The N x N transformed taps of 2 * kPackWords input channels of one out channel, as row `n` of each product's block.
 template <int N>
-static void pack_winograd_block(const float* taps, int channels, int count, uint32_t* dst, int64_t position_stride) {
-  vf half[N][3];
-  for (int x = 0; x < 3; ++x) {
-    vf u[N];
-    weight_line<N>(vload_part(taps + (0 + x) * channels, count), vload_part(taps + (3 + x) * channels, count),
-                   vload_part(taps + (6 + x) * channels, count), u);
-    for (int i = 0; i < N; ++i) half[i][x] = u[i];
-  }
-  for (int i = 0; i < N; ++i) {
-    vf u[N];
-    weight_line<N>(half[i][0], half[i][1], half[i][2], u);
-    for (int j = 0; j < N; ++j) {
-      float values[kLanes];
-      vstore(values, u[j]);
-      uint32_t* out = dst + (i * N + j) * position_stride;
-      for (int k = 0; k < count; k += 2) out[k / 2 * kPanel] = bf16_pair(values[k], values[k + 1]);
+INLINE void transform_taps(const float* taps, int channels, int count, PackBlock* blocks, int n) {
+  for (int c = 0; c < 2 * kPackWords; c += kLanes) {
+    if (c >= count) continue;  // those words are not stored
+    const int lanes = min_of(kLanes, count - c);
+    vf half[3][N];
+    for (int x = 0; x < 3; ++x) {
+      const float* column = taps + x * channels + c;
+      weight_line<N>(vload_part(column, lanes), vload_part(column + 3 * channels, lanes),
+                     vload_part(column + 6 * channels, lanes), half[x]);
+    }
+    for (int i = 0; i < N; ++i) {
+      vf u[N];
+      weight_line<N>(half[0][i], half[1][i], half[2][i], u);
+      for (int j = 0; j < N; ++j) narrow((uint16_t*)blocks[i * N + j][n] + c, u[j]);
     }
   }
 }
@@ -100,24 +116,18 @@ static void pack_winograd_block(const float* taps, int channels, int count, uint
 template <int N>
 static void pack_winograd(const WeightRows& w, int panel, float* buffer, uint16_t* dst) {
   const int channels = w.in_features;
-  const int64_t length = 9 * (int64_t)channels, position_stride = (int64_t)tap_width(w) / 2 * kPanel;
+  const int64_t length = 9 * (int64_t)channels, product_words = (int64_t)tap_width(w) / 2 * kPanel;
+  PackBlock blocks[N * N] = {};
   for (int n0 = 0; n0 < kPanel; n0 += kPackRows) {
+    const int valid = max_of(0, min_of(kPackRows, w.out_features - panel * kPanel - n0));
+    if (valid < kPackRows) memset(blocks, 0, sizeof blocks);
     const float* rows[kPackRows];
-    for (int n = 0; n < kPackRows; ++n) {
-      const int row = panel * kPanel + n0 + n;
-      float* expanded = buffer + n * length;
-      if (row < w.out_features) {
-        rows[n] = row_values(w, row, 0, length, expanded);
-      } else {
-        memset(expanded, 0, length * sizeof(float));
-        rows[n] = expanded;
-      }
-    }
-    for (int k = 0; k < channels; k += kLanes) {
+    for (int n = 0; n < valid; ++n) rows[n] = row_values(w, panel * kPanel + n0 + n, 0, length, buffer + n * length);
+    for (int k = 0; k < channels; k += 2 * kPackWords) {
+      const int count = min_of(2 * kPackWords, channels - k);
+      for (int n = 0; n < valid; ++n) transform_taps<N>(rows[n] + k, channels, count, blocks, n);
       uint32_t* out = (uint32_t*)dst + (int64_t)k / 2 * kPanel + n0;
-      for (int n = 0; n < kPackRows; ++n) {
-        pack_winograd_block<N>(rows[n] + k, channels, min_of(kLanes, channels - k), out + n, position_stride);
-      }
+      for (int i = 0; i < N * N; ++i) turn_block(blocks[i], (count + 1) / 2, out + i * product_words);
     }
   }
 }

@@ -18,6 +18,7 @@ struct Product {
 
 constexpr int kPackedRows = 96;     // rows of one task: their sums, 24 KB, stay in the L2 cache beside the panel
 constexpr int kExpandedRows = 1020;  // more when a panel must be expanded first, to do that less often
+constexpr int64_t kFarBytes = 8 << 20;  // a source larger than this does not stay in the near caches
 constexpr int kPiece = 512;          // weights of a row that are expanded at a time
 
 /// What one thread needs.
@@ -65,10 +66,11 @@ INLINE int64_t tap_offset(const Product& p, int tap) {
 static void product_tile(const Product& p, int panel, int count, const ProductScratch& scratch) {
   const WeightRows& w = p.weights->rows;
   const int width = tap_width(w), columns = min_of(kPanel, w.out_features - panel * kPanel);
+  const bool far = (int64_t)p.rows * p.pixel_stride * (int)sizeof(act_t) > kFarBytes;
   if (p.weights->packed) {
     const uint16_t* words = (const uint16_t*)p.weights->packed + panel * panel_words(Algorithm::direct, w);
     for (int tap = 0; tap < w.taps; ++tap, words += (int64_t)width * kPanel) {
-      multiply(scratch.rows, count, tap_offset(p, tap), words, width / 2, scratch.tile, tap > 0, columns);
+      multiply(scratch.rows, count, tap_offset(p, tap), words, width / 2, scratch.tile, tap > 0, columns, far);
     }
     return;
   }
@@ -81,7 +83,8 @@ static void product_tile(const Product& p, int panel, int count, const ProductSc
       const int64_t tap = k / w.in_features, channel = k % w.in_features;
       const int64_t count_k = k + w.in_features - channel < end ? w.in_features - channel : end - k;
       const int pairs = (int)((count_k + 1) / 2);
-      multiply(scratch.rows, count, tap_offset(p, (int)tap) + channel, words, pairs, scratch.tile, k > 0, columns);
+      multiply(scratch.rows, count, tap_offset(p, (int)tap) + channel, words, pairs, scratch.tile, k > 0, columns,
+               far);
       words += (int64_t)pairs * 2 * kPanel;
       k += count_k;
     }

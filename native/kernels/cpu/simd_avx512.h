@@ -20,3 +20,31 @@ INLINE vf vscale2(vf a, vf n) { return _mm512_scalef_ps(a, n); }
 INLINE float vsum(vf a) { return _mm512_reduce_add_ps(a); }
 INLINE float vmaximum(vf a) { return _mm512_reduce_max_ps(a); }
 INLINE void cpu_pause() { _mm_pause(); }
+
+#define HAS_TRANSPOSE
+/// Word k of row n (rows of 16 words) to dst[k * stride + n], for the first `words` of the 16 words.
+INLINE void transpose_16x16(const uint32_t* src, int words, uint32_t* dst, int64_t stride) {
+  __m512i a[16], b[16];
+  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(src + 16 * i);
+  for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+  // a[4 r + c] holds columns c, c + 4, c + 8, c + 12 of rows 4 r to 4 r + 3: what is left is a 4 x 4 transpose of lanes.
+  for (int c = 0; c < 4; ++c) {
+    const __m512i low = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88), high = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
+    const __m512i low2 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88);
+    const __m512i high2 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
+    b[c] = _mm512_shuffle_i32x4(low, low2, 0x88);
+    b[c + 8] = _mm512_shuffle_i32x4(low, low2, 0xdd);
+    b[c + 4] = _mm512_shuffle_i32x4(high, high2, 0x88);
+    b[c + 12] = _mm512_shuffle_i32x4(high, high2, 0xdd);
+  }
+  for (int i = 0; i < words; ++i) _mm512_storeu_si512(dst + i * stride, b[i]);
+}

@@ -28,3 +28,9 @@ INLINE vf vlow_half(const uint16_t* p) { return vreinterpretq_f32_u32(vshlq_n_u3
 INLINE vf vhigh_half(const uint16_t* p) {
   return vreinterpretq_f32_u32(vandq_u32(vld1q_u32((const uint32_t*)p), vdupq_n_u32(0xffff0000u)));
 }
+
+/// Rounds to bfloat16, ties to even.
+INLINE void narrow(uint16_t* p, vf x) {
+  const uint32x4_t bits = vreinterpretq_u32_f32(x), odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+  vst1_u16(p, vshrn_n_u32(vaddq_u32(vaddq_u32(bits, odd), vdupq_n_u32(0x7fff)), 16));
+}

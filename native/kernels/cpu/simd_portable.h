@@ -43,3 +43,9 @@ INLINE vf vhigh_half(const uint16_t* p) {
   memcpy(&x, p, sizeof x);
   return (vf)(x & 0xffff0000u);
 }
+
+/// Rounds to bfloat16, ties to even.
+INLINE void narrow(uint16_t* p, vf x) {
+  const vu bits = (vu)x, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  for (int i = 0; i < kLanes; ++i) p[i] = (uint16_t)rounded[i];
+}

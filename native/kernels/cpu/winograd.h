@@ -176,7 +176,7 @@ static void winograd_block(const Winograd<M>& g, int group_start, int slot, int 
   for (int t = 0; t < count; ++t) scratch.rows[t] = g.transformed + (int64_t)(slot + t) * g.channels;
   for (int i = 0; i < g.kProducts; ++i) {
     multiply(scratch.rows, count, i * g.position_stride, words, g.channels / 2, scratch.sums + i * g.tile_stride, false,
-             columns);
+             columns, true);
     words += (int64_t)g.channels * kPanel;
   }
   for (int t = 0; t < count; ++t) {
