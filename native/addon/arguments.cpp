@@ -41,7 +41,14 @@ std::vector<Argument> items(const Argument& argument, const char* expected) {
 
 std::vector<std::pair<std::string, Argument>> entries(const Argument& argument) {
   const Napi::Object object = argument.object();
-  const Napi::Array keys = object.GetPropertyNames();
+  const Napi::Env env = object.Env();
+  napi_value names;
+  // Own properties only, unlike GetPropertyNames().
+  const auto filter = static_cast<napi_key_filter>(napi_key_enumerable | napi_key_skip_symbols);
+  const napi_status status =
+      napi_get_all_property_names(env, object, napi_key_own_only, filter, napi_key_numbers_to_strings, &names);
+  if (status != napi_ok) throw Napi::Error::New(env);
+  const Napi::Array keys(env, names);
   std::vector<std::pair<std::string, Argument>> result;
   for (uint32_t i = 0; i < keys.Length(); ++i) {
     const std::string key = keys.Get(i).ToString().Utf8Value();

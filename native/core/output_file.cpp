@@ -48,7 +48,7 @@ OutputFile::OutputFile(const std::string& path) : path_(path), partial_(path + "
   // No sharing is the lock.
   handle_ = CreateFileW(fs::u8path(partial_).c_str(), GENERIC_WRITE, 0, nullptr, CREATE_ALWAYS, 0, nullptr);
   if (handle_ == INVALID_HANDLE_VALUE)
-    refuse(GetLastError() == ERROR_SHARING_VIOLATION ? "another process is writing it" : last_error());
+    refuse(GetLastError() == ERROR_SHARING_VIOLATION ? "it is being written already" : last_error());
 }
 
 OutputFile::~OutputFile() {
@@ -94,7 +94,7 @@ bool OutputFile::open_and_lock() {
   if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
     const bool is_locked = errno == EWOULDBLOCK;
     ::close(descriptor_);
-    refuse(is_locked ? "another process is writing it" : "it cannot be locked");
+    refuse(is_locked ? "it is being written already" : "it cannot be locked");
   }
   struct stat opened, named;
   const bool is_named = ::fstat(descriptor_, &opened) == 0 && ::stat(partial_.c_str(), &named) == 0 &&
