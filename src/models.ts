@@ -174,6 +174,7 @@ export class Model {
     return this.#group.enqueue(signal, async () => {
       const network = await this.#ready({ signal })
       const outputs = await cancellable(signal, (cancel) => network.run(method, inputs, { cancel, taps }))
+      signal?.throwIfAborted() // it may have come too late to stop the network
       return Object.fromEntries(
         Object.entries(outputs).map(([name, { data, shape }]) => [name, new Tensor(data, shape)]),
       )

@@ -32,6 +32,10 @@ export const options: Record<string, CliOption> = {
     value: 'NAME',
     description: 'component to leave out, e.g. image_encoder (repeatable)',
   },
+  'skip-zero-image': {
+    type: 'boolean',
+    description: "do not run a prior's image encoder once to store its embedding of an all-zero image",
+  },
   variant: { type: 'string', value: 'NAME', description: 'weight files to read, e.g. fp16' },
   threads: { type: 'string', value: 'N', description: 'threads (default: one per core)' },
   json: { type: 'boolean', description: 'print JSON lines' },
@@ -47,6 +51,7 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
     prior: textOption(values, 'prior'),
     rules: (values.rule as string[] | undefined)?.map(parseRule),
     skip: values.skip as string[] | undefined,
+    skipZeroImage: values['skip-zero-image'] === true,
     variant: textOption(values, 'variant'),
     threads: numberOption(values, 'threads'),
     signal,

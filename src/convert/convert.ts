@@ -1,10 +1,10 @@
 // Writes a checkpoint as one of our GGUF files.
-import { realpath, stat } from 'node:fs/promises'
+import { realpath, rm, stat } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
 import { combineCheckpoints, openCheckpoint } from '../checkpoint.js'
 import { invalid, KandinskyError } from '../errors.js'
 import { cancellable, checkThreads, Model } from '../models.js'
-import { binding, type WeightType } from '../native.js'
+import { binding, type TensorSource, type WeightType } from '../native.js'
 import { Tensor } from '../tensor.js'
 import { fileError } from './file.js'
 import { ggufMetadata } from './gguf.js'
@@ -48,8 +48,8 @@ export interface ConvertResult {
  * Tensors are streamed one at a time. An existing output is replaced when the new file is complete; whatever stops the
  * conversion before leaves it as it was.
  *
- * With a prior, the image encoder runs once, with its weights as stored and mapped from the file: the unconditional
- * image embedding is a constant of the checkpoint, and a text-to-image model that carries it never loads that network.
+ * With a prior, the image encoder runs once, with its weights as stored: the unconditional image embedding is a constant
+ * of the checkpoint, and a text-to-image model that carries it never loads that network.
  *
  * @param output path of the .gguf file; its folder must exist
  * @throws KandinskyError `INVALID_ARGUMENT`, `FILE_NOT_FOUND`, `BAD_FILE`, `UNSUPPORTED_MODEL`, `SHAPE_MISMATCH`; or
@@ -62,19 +62,25 @@ export async function convert(source: string, output: string, options: ConvertOp
   const path = await checkOutput(output)
   const checkpoint = await openSource(source, options)
   const components = await openComponents(checkpoint, options.skip ?? [])
-  const tensors = components.flatMap((component) =>
-    tensorSources(component, weights, rules).map((tensor) => ({ ...tensor, name: `${component.name}.${tensor.name}` })),
-  )
+  const tensors = components.flatMap((component) => fileTensors(component, weights, rules))
   await refuseOverwriting(
     path,
     components.flatMap((component) => component.tensors.map((tensor) => tensor.path)),
   )
-  const zeroImage = options.skipZeroImage ? undefined : await zeroImageEmbeds(checkpoint, options)
+  const zeroImage = options.skipZeroImage ? undefined : await zeroImageEmbeds(checkpoint, path, options)
   const metadata = await ggufMetadata(basename(checkpoint.source, '.gguf'), checkpoint, components, zeroImage)
   await cancellable(signal, (cancel) =>
     binding().writeGguf({ path, metadata, tensors, threads, cancel }, (done, total) => onProgress?.({ done, total })),
   )
   return { path, bytes: (await stat(path)).size, components: components.map(({ name }) => name) }
+}
+
+/** A component's tensors under the names they have in a file. */
+function fileTensors(component: Component, weights?: WeightType, rules?: readonly Rule[]): TensorSource[] {
+  return tensorSources(component, weights, rules).map((tensor) => ({
+    ...tensor,
+    name: `${component.name}.${tensor.name}`,
+  }))
 }
 
 function checkOptions({ weights, rules, threads }: ConvertOptions) {
@@ -131,20 +137,37 @@ async function refuseOverwriting(output: string, sources: string[]): Promise<voi
 /**
  * What the prior's image encoder makes of an all-zero tensor (not of a black picture): the embedding that guidance
  * pushes away from (diffusers' get_zero_embed). Undefined where there is no prior or no image encoder.
+ *
+ * The weights stay as stored, which in 2.2 are 3.7 GB. Only our own files can be mapped, since other formats do not align
+ * tensors, so the network is copied to a temporary one first: memory stays small, and the disk has room for an output.
  */
 async function zeroImageEmbeds(
   checkpoint: Checkpoint,
+  output: string,
   options: ConvertOptions,
 ): Promise<readonly number[] | undefined> {
   const prior = checkpoint.side('prior')
   if (prior?.zeroImageEmbeds) return prior.zeroImageEmbeds
   const component = await prior?.component('image_encoder')
   if (!component) return undefined
-  const encoder = new Model(component, { device: options.device, threads: options.threads })
+  if (component.tensors.every(({ path }) => path.endsWith('.gguf'))) return embedZeros(component, options)
+  const path = `${output}.image_encoder`
+  const metadata = await ggufMetadata('image_encoder', prior!, [component], undefined)
+  const job = { path, metadata, tensors: fileTensors(component), threads: checkThreads(options.threads) }
+  try {
+    await cancellable(options.signal, (cancel) => binding().writeGguf({ ...job, cancel }))
+    return await embedZeros((await (await openCheckpoint(path)).component('image_encoder'))!, options)
+  } finally {
+    await rm(path, { force: true })
+  }
+}
+
+async function embedZeros(component: Component, { device, threads, signal }: ConvertOptions): Promise<number[]> {
+  const encoder = new Model(component, { device, threads })
   try {
     const side = Number(component.config.image_size ?? 224)
     const zeros = new Tensor(new Float32Array(3 * side * side), [1, 3, side, side])
-    const { image_embeds } = await encoder.run('forward', { pixel_values: zeros }, { signal: options.signal })
+    const { image_embeds } = await encoder.run('forward', { pixel_values: zeros }, { signal })
     return [...image_embeds!.data]
   } finally {
     await encoder.dispose()

@@ -233,7 +233,9 @@ class Machine {
   #line(): string {
     const end = this.#data.indexOf(0x0a, this.#at)
     if (end < 0) throw this.#fail('ends in the middle')
-    return this.#take(end + 1 - this.#at).subarray(0, -1).toString('utf8')
+    return this.#take(end + 1 - this.#at)
+      .subarray(0, -1)
+      .toString('utf8')
   }
 
   #fail(problem: string): Error {

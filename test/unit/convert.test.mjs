@@ -171,7 +171,7 @@ const badCalls = {
     { rules: [{ pattern: /conv_in/, type: 'q8_0' }] },
     undefined,
     'INVALID_ARGUMENT',
-    /unet\.conv_in\.weight/,
+    /(unet|movq\.encoder)\.conv_in\.weight/,
   ],
   'an unknown component to skip': [{ skip: ['vae'] }, undefined, 'INVALID_ARGUMENT', /movq, unet.*"vae"/],
   'nothing left': [{ skip: ['unet', 'movq'] }, undefined, 'INVALID_ARGUMENT', /none is left/],
@@ -249,10 +249,28 @@ test('an abort rejects with its reason and leaves the old file alone', async (t)
   const reason = new Error('enough')
   await assert.rejects(convert(decoder, file, { signal: AbortSignal.abort(reason) }), reason)
   const controller = new AbortController()
-  const onProgress = () => controller.abort(reason)
-  await assert.rejects(convert(decoder, file, { signal: controller.signal, onProgress }), reason)
+  const converting = convert(decoder, file, { signal: controller.signal })
+  controller.abort(reason)
+  await assert.rejects(converting, reason)
   assert.equal(readFileSync(file, 'utf8'), 'what was there before')
   assert.deepEqual(readdirSync(folder), ['out.gguf'])
+})
+
+test('an abort while the file is written leaves the old file or, if it comes too late, the whole new one', async (t) => {
+  const folder = temporaryFolder(t)
+  const file = path.join(folder, 'out.gguf')
+  const reason = new Error('enough')
+  for (const weights of ['f32', 'q4_K']) {
+    const controller = new AbortController()
+    const onProgress = () => controller.abort(reason)
+    writeFileSync(file, 'what was there before')
+    const outcome = await convert(decoder, file, { weights, signal: controller.signal, onProgress }).catch(
+      (error) => error,
+    )
+    if (outcome === reason) assert.equal(readFileSync(file, 'utf8'), 'what was there before')
+    else assert.equal((await openCheckpoint(file)).source, outcome.path)
+    assert.deepEqual(readdirSync(folder), ['out.gguf'])
+  }
 })
 
 test('a conversion that is killed leaves nothing, the old file or the whole new one', async (t) => {

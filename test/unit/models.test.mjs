@@ -40,7 +40,7 @@ test('bad options are refused before anything is loaded', () => {
 test('a network loads when it first runs, or when it is told to', async () => {
   const model = new Model(prior, onCpu)
   assert.deepEqual(model.memory(), { weights: 0, compute: 0 })
-  const { latents: result } = await postProcess(model)
+  const { image_embeds: result } = await postProcess(model)
   assert.deepEqual(result.shape, [1, 128])
   assert.ok(model.memory().weights > 0)
   await model.unload()
@@ -95,14 +95,14 @@ test('an abort stops a call before, while it waits and while it runs; others go 
   await model.dispose()
 })
 
-test('an abort while loading leaves the network usable', async () => {
+test('an aborted load leaves the network usable', async () => {
   const model = new Model(prior, { ...onCpu, weights: 'q4_0' })
   const controller = new AbortController()
   const reason = new Error('enough')
   const loading = model.load({ signal: controller.signal })
   controller.abort(reason)
   await assert.rejects(loading, reason)
-  assert.ok((await postProcess(model)).latents)
+  assert.ok((await postProcess(model)).image_embeds)
   await model.dispose()
 })
 
@@ -137,6 +137,6 @@ test('wrong inputs are errors that leave the network usable', async () => {
   await assert.rejects(model.run('post_process', {}), { code: 'INVALID_ARGUMENT', message: /latents/ })
   const wrong = { data: new Float32Array(3), shape: [1, 3] }
   await assert.rejects(model.run('post_process', { latents: wrong }), { code: 'SHAPE_MISMATCH', message: /latents/ })
-  assert.ok((await postProcess(model)).latents)
+  assert.ok((await postProcess(model)).image_embeds)
   await model.dispose()
 })
