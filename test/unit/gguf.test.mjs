@@ -141,19 +141,21 @@ test('a write that fails or is cancelled leaves nothing, and the old file as it 
   const folder = temporaryFolder(t)
   const file = await smallFile(folder)
   const before = readFileSync(file)
-  const tensors = [randomSource('large', [4096, 4096], 'q4_K')]
-  const job = { path: file, metadata: {}, tensors, threads: 1 }
+  const job = { path: file, metadata: {}, threads: 1 }
   const cancel = new native.CancelFlag()
+  // Large enough that it cannot be done before the first event arrives.
+  const large = [randomSource('large', [32768, 4096], 'q4_K')]
   const events = []
-  const writing = native.writeGguf({ ...job, cancel }, (done, total) => {
+  const writing = native.writeGguf({ ...job, tensors: large, cancel }, (done, total) => {
     events.push([done, total])
     assert.ok(existsSync(`${file}.partial`))
     cancel.cancel()
   })
   await assert.rejects(writing, { name: 'AbortError' })
   assert.ok(events.length > 0 && events[0][0] < events[0][1])
-  const missing = { ...tensors[0], name: 'b', path: path.join(folder, 'gone'), bytes: 4096 * 4096 * 4 }
-  await assert.rejects(native.writeGguf({ ...job, tensors: [tensors[0], missing] }), { code: 'FILE_NOT_FOUND' })
+  const small = randomSource('a', [2, 32])
+  const missing = { ...small, name: 'b', path: path.join(folder, 'gone'), bytes: 256 }
+  await assert.rejects(native.writeGguf({ ...job, tensors: [small, missing] }), { code: 'FILE_NOT_FOUND' })
   assert.deepEqual(readdirSync(folder), ['small.gguf'])
   assert.ok(readFileSync(file).equals(before))
 })
