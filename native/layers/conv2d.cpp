@@ -49,35 +49,38 @@ std::string key_of(const Geometry& s) {
          " stride " + std::to_string(s.stride) + " padding " + std::to_string(s.padding);
 }
 
-/// x: rows {in, W*H*B}; returns {out, W'*H'*B}.
+/// x: ne = {in, W, H, B}; returns {out, W'*H'*B}.
 ggml_tensor* convolve(Graph& g, ggml_tensor* weight, ggml_tensor* x, const Geometry& s) {
   ggml_context* c = g.context();
-  const int64_t taps = s.kernel * s.kernel, row = taps * x->ne[0];
-  const int64_t pixels = s.out_width * s.out_height * s.batch;
-  if (std::max(x->ne[1] + 1, pixels * taps) > INT32_MAX) {
+  const int64_t taps = s.kernel * s.kernel, in = x->ne[0], lines = s.out_height * s.batch;
+  if (std::max((s.height * s.batch + 1) * s.width, lines * s.out_width * taps) > INT32_MAX) {
     fail(ErrorCode::out_of_memory, "an image of %lld x %lld pixels is too large", static_cast<long long>(s.width),
          static_cast<long long>(s.height));
   }
   ggml_tensor* indices = g.indices(key_of(s), [&] { return neighbour_rows(s); });
-  ggml_tensor* padded = ggml_pad(c, x, 0, 1, 0, 0);
+  // Whole lines are added, not pixels: CUDA pads at most 65535 rows.
+  ggml_tensor* padded = ggml_pad(c, ggml_reshape_2d(c, x, in * s.width, s.height * s.batch), 0, 1, 0, 0);
+  padded = ggml_reshape_2d(c, padded, in, s.width * (s.height * s.batch + 1));
 
-  const int64_t row_bytes = row * static_cast<int64_t>(sizeof(float));
-  const int64_t part = std::max(std::max<int64_t>(1, part_bytes / row_bytes), (pixels + max_parts - 1) / max_parts);
-  ggml_tensor* result = nullptr;
-  for (int64_t first = 0; first < pixels; first += part) {
-    const int64_t count = std::min(part, pixels - first);
-    ggml_tensor* where = ggml_view_1d(c, indices, count * taps, first * taps * sizeof(int32_t));
-    ggml_tensor* rows = ggml_reshape_2d(c, ggml_get_rows(c, padded, where), row, count);
+  const int64_t line_bytes = s.out_width * taps * in * static_cast<int64_t>(sizeof(float));
+  const int64_t part = std::max(std::max<int64_t>(1, part_bytes / line_bytes), (lines + max_parts - 1) / max_parts);
+  ggml_tensor* result = nullptr;  // {out * W', lines}
+  for (int64_t first = 0; first < lines; first += part) {
+    const int64_t count = std::min(part, lines - first), row_count = count * s.out_width;
+    ggml_tensor* where =
+        ggml_view_1d(c, indices, row_count * taps, first * s.out_width * taps * sizeof(int32_t));
+    ggml_tensor* rows = ggml_reshape_2d(c, ggml_get_rows(c, padded, where), taps * in, row_count);
     ggml_tensor* product = matrix_product(g, weight, rows);
+    product = ggml_reshape_2d(c, product, product->ne[0] * s.out_width, count);
     if (first == 0) {
       // Also what makes room for the other parts.
-      result = count == pixels ? product : ggml_pad(c, product, 0, static_cast<int>(pixels - count), 0, 0);
+      result = count == lines ? product : ggml_pad(c, product, 0, static_cast<int>(lines - count), 0, 0);
     } else {
       ggml_tensor* place = ggml_view_2d(c, result, result->ne[0], count, result->nb[1], first * result->nb[1]);
       g.expand(ggml_cpy(c, product, place));
     }
   }
-  return result;
+  return ggml_reshape_2d(c, result, result->ne[0] / s.out_width, s.out_width * lines);
 }
 
 }  // namespace
@@ -93,9 +96,9 @@ ggml_tensor* Conv2d::forward(Graph& g, ggml_tensor* x) const {
                    kernel,
                    options.stride,
                    options.padding_before};
-  ggml_tensor* pixels = ggml_reshape_2d(c, x, x->ne[0], s.width * s.height * s.batch);
   const bool is_pointwise = kernel == 1 && options.stride == 1 && padding == 0;
-  ggml_tensor* y = is_pointwise ? matrix_product(g, weight, pixels) : convolve(g, weight, pixels, s);
+  ggml_tensor* y = is_pointwise ? matrix_product(g, weight, ggml_reshape_2d(c, x, x->ne[0], ggml_nrows(x)))
+                                : convolve(g, weight, x, s);
   if (bias) y = ggml_add(c, y, bias);
   return ggml_reshape_4d(c, y, y->ne[0], s.out_width, s.out_height, s.batch);
 }
