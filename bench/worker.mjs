@@ -1,7 +1,7 @@
 // One side of bench.mjs: loads one network and runs one step for every line "step".
 import { createInterface } from 'node:readline'
 import { openCheckpoint } from '../dist/checkpoint.js'
-import { loadModel } from '../dist/models.js'
+import { Model } from '../dist/models.js'
 import { Generator } from '../dist/random.js'
 import { Tensor } from '../dist/tensor.js'
 
@@ -12,7 +12,7 @@ const latent = Number(pixels) / 8
 
 const started = performance.now()
 const checkpoint = await openCheckpoint(file)
-const model = await loadModel(await checkpoint.component(component), {
+const model = new Model(await checkpoint.component(component), {
   device,
   threads: Number(threads) || undefined,
 })
