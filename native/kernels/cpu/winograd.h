@@ -6,7 +6,9 @@
 // M(x) = x (x^2 - a^2)(x^2 - b^2), row j of B^T holds the coefficients of M(x) / (x - p_j) (the last row those of M),
 // column j of A^T the powers of p_j, and row j of G those powers times 1 / M'(p_j).
 //
-// Tiles are handled in groups: all threads transform a group's tiles, meet, then each takes out-channel panels of it.
+// Tiles are handled in one of two ways. Where the packed weights fit in the last-level cache, each thread takes blocks of
+// tiles, transforms them and runs them through all panels of out channels. Else all threads transform a large group of
+// tiles, meet, and then each takes panels of it, so that the weights are read from memory once per group.
 
 template <int M>
 struct Winograd {
@@ -14,19 +16,22 @@ struct Winograd {
 
   const ConvArgs* args;
   int channels, out_channels, tiles_y, tiles_x, tiles;
-  int group, block;            // tiles transformed together, and tiles of one task
+  bool shared;                 // groups are transformed by all threads together
+  int group, block;            // tiles transformed together, and tiles of one product
   int64_t position_stride;     // elements between two positions of the transformed group
   int64_t tile_stride;         // floats between two positions of a task's sums
-  act_t* transformed;          // [kProducts][group][channels]
+  act_t* transformed;          // [kProducts][group][channels], if shared
   act_t* zeros;                // [channels]: what lies beyond the border of a ragged tile
 };
 
-constexpr int64_t kGroupBytes = 12 << 20;          // of transformed input: a third of a common L3 cache
+constexpr int64_t kCachedWeights = 12 << 20;       // packed weights that can stay in a common L3 cache
+constexpr int64_t kGroupBytes = 12 << 20;          // of transformed input, likewise
 constexpr int64_t kExpandedGroupBytes = 96 << 20;  // when weights are expanded per group: as seldom as can be afforded
 constexpr int kBlockTiles = 48;                    // 36 x 48 x 64 sums are 442 KB: half of a 1 MB L2 cache
 
 struct WinogradScratch {
-  float* sums;
+  act_t* transformed;  // this thread's, or the shared one
+  float* sums;         // [kProducts][block][kPanel]
   const act_t** rows;
   float* buffer;
   uint16_t* panel;
@@ -35,6 +40,7 @@ struct WinogradScratch {
 template <int M>
 INLINE WinogradScratch winograd_scratch(Arena& arena, const Winograd<M>& g) {
   WinogradScratch scratch = {};
+  scratch.transformed = g.shared ? g.transformed : arena.take<act_t>(g.position_stride * g.kProducts);
   scratch.sums = arena.take<float>(g.tile_stride * g.kProducts);
   scratch.rows = arena.take<const act_t*>(g.block);
   if (!g.args->weights.packed) {
@@ -57,13 +63,14 @@ INLINE Winograd<M> winograd_layout(const ConvArgs* args, Arena& arena) {
   const int64_t bytes = args->weights.packed ? kGroupBytes : kExpandedGroupBytes;
   const int64_t fit = bytes / ((int64_t)g.kProducts * g.channels * sizeof(act_t));
   const int limit = max_of((int)(fit < 100000 ? fit : 100000) / kBlockTiles, 1) * kBlockTiles;
-  g.group = ceil_div(g.tiles, ceil_div(g.tiles, limit));
-  g.group = min_of(round_up(g.group, kBlockTiles), g.tiles);
-  g.block = min_of(kBlockTiles, g.group);
+  g.shared = !args->weights.packed ||
+             panel_count(args->weights.rows) * panel_words(args->weights.algorithm, args->weights.rows) * 2 > kCachedWeights;
+  g.block = min_of(kBlockTiles, g.tiles);
+  g.group = g.shared ? min_of(round_up(ceil_div(g.tiles, ceil_div(g.tiles, limit)), kBlockTiles), g.tiles) : g.block;
   // One cache line more than the data, or positions a power of two apart would compete for the same cache sets.
   g.position_stride = (int64_t)g.group * g.channels + 64 / sizeof(act_t);
   g.tile_stride = (int64_t)g.block * kPanel + 16;
-  g.transformed = arena.take<act_t>(g.position_stride * g.kProducts);
+  if (g.shared) g.transformed = arena.take<act_t>(g.position_stride * g.kProducts);
   g.zeros = arena.take<act_t>(g.channels + kLanes);
   return g;
 }
@@ -104,9 +111,9 @@ INLINE void output_line(const vf (&m)[6], vf (&y)[4]) {
   y[3] = vfma(odd_b, vset1(kB2 * kPointB), vfma(odd_a, vset1(kA2 * kPointA), m[5]));
 }
 
-/// B^T d B of one tile, all channels, to row `slot` of the transformed group.
+/// B^T d B of one tile, all channels, to one row of a transformed group.
 template <int M>
-static NOINLINE void transform_tile(const Winograd<M>& g, int tile, int slot) {
+static NOINLINE void transform_tile(const Winograd<M>& g, int tile, act_t* out) {
   constexpr int N = g.kSide;
   const ConvArgs& a = *g.args;
   const int tx = tile % g.tiles_x, ty = tile / g.tiles_x % g.tiles_y, b = tile / g.tiles_x / g.tiles_y;
@@ -119,7 +126,6 @@ static NOINLINE void transform_tile(const Winograd<M>& g, int tile, int slot) {
       d[y * N + x] = inside ? (const act_t*)a.src + pixel * g.channels : g.zeros;
     }
   }
-  act_t* out = g.transformed + (int64_t)slot * g.channels;
   for (int c = 0; c < g.channels; c += kLanes) {
     vf half[N][N];
     for (int x = 0; x < N; ++x) {
@@ -173,10 +179,10 @@ template <int M>
 static void winograd_block(const Winograd<M>& g, int group_start, int slot, int count, int panel, const uint16_t* words,
                            const WinogradScratch& scratch) {
   const int first = panel * kPanel, columns = min_of(kPanel, g.out_channels - first);
-  for (int t = 0; t < count; ++t) scratch.rows[t] = g.transformed + (int64_t)(slot + t) * g.channels;
+  for (int t = 0; t < count; ++t) scratch.rows[t] = scratch.transformed + (int64_t)(slot + t) * g.channels;
   for (int i = 0; i < g.kProducts; ++i) {
     multiply(scratch.rows, count, i * g.position_stride, words, g.channels / 2, scratch.sums + i * g.tile_stride, false,
-             columns, true);
+             columns, g.shared);
     words += (int64_t)g.channels * kPanel;
   }
   for (int t = 0; t < count; ++t) {
@@ -184,18 +190,37 @@ static void winograd_block(const Winograd<M>& g, int group_start, int slot, int 
   }
 }
 
+INLINE const uint16_t* packed_panel(const Weights& w, int panel) {
+  return (const uint16_t*)w.packed + panel * panel_words(w.algorithm, w.rows);
+}
+
+template <int M>
+static void winograd_private(const Winograd<M>& g, const WinogradScratch& scratch, WorkContext* work, int nth) {
+  const Weights& w = g.args->weights;
+  const int panels = panel_count(w.rows);
+  for (int task; (task = take_task(work)) * g.block < g.tiles;) {
+    const int start = task * g.block, size = min_of(g.block, g.tiles - start);
+    for (int t = 0; t < size; ++t) transform_tile(g, start + t, scratch.transformed + (int64_t)t * g.channels);
+    for (int panel = 0; panel < panels; ++panel) {
+      winograd_block(g, start, 0, size, panel, packed_panel(w, panel), scratch);
+    }
+  }
+  barrier(work, nth);
+}
+
 template <int M>
 static void winograd_group(const Winograd<M>& g, int start, const WinogradScratch& scratch, WorkContext* work, int nth) {
   const Weights& w = g.args->weights;
   const int size = min_of(g.group, g.tiles - start), panels = panel_count(w.rows);
-  for (int slot; (slot = take_task(work)) < size;) transform_tile(g, start + slot, slot);
+  for (int slot; (slot = take_task(work)) < size;) {
+    transform_tile(g, start + slot, g.transformed + (int64_t)slot * g.channels);
+  }
   barrier(work, nth);
   if (w.packed) {
     const int blocks = ceil_div(size, g.block);
     for (int task; (task = take_task(work)) < panels * blocks;) {
       const int panel = task / blocks, slot = task % blocks * g.block;
-      const uint16_t* words = (const uint16_t*)w.packed + panel * panel_words(w.algorithm, w.rows);
-      winograd_block(g, start, slot, min_of(g.block, size - slot), panel, words, scratch);
+      winograd_block(g, start, slot, min_of(g.block, size - slot), panel, packed_panel(w, panel), scratch);
     }
   } else {
     for (int panel; (panel = take_task(work)) < panels;) {
@@ -216,6 +241,7 @@ static void winograd(const ConvArgs* args, WorkContext* work, int ith, int nth) 
   for (int i = 0; i <= ith; ++i) scratch = winograd_scratch(arena, g);
   if (ith == 0) memset(g.zeros, 0, (g.channels + kLanes) * sizeof(act_t));
   barrier(work, nth);
+  if (!g.shared) return winograd_private(g, scratch, work, nth);
   for (int start = 0; start < g.tiles; start += g.group) winograd_group(g, start, scratch, work, nth);
 }
 
