@@ -3,23 +3,39 @@ export { KandinskyError, type KandinskyErrorCode } from './errors.js'
 export { type ImageInput, loadImage, makeImageGrid, RawImage, readRecipe } from './image.js'
 export { listDevices } from './models.js'
 export type { DeviceInfo, WeightType } from './native.js'
-export { AutoPipelineForText2Image } from './pipelines/auto.js'
+export { AutoPipelineForImage2Image, AutoPipelineForInpainting, AutoPipelineForText2Image } from './pipelines/auto.js'
+export type { CombinedOptions } from './pipelines/combined.js'
+export type { DecodingOptions, Embeds, ImageResult, OutputType } from './pipelines/decoder.js'
+export { KandinskyV22Pipeline, type TextToImageOptions } from './pipelines/kandinsky-v22.js'
 export {
-  type DecoderOptions,
-  type ImageResult,
-  KandinskyV22Pipeline,
-  type OutputType,
-} from './pipelines/kandinsky-v22.js'
-export { type CombinedOptions, KandinskyV22CombinedPipeline } from './pipelines/kandinsky-v22-combined.js'
+  KandinskyV22CombinedPipeline,
+  KandinskyV22Img2ImgCombinedPipeline,
+  KandinskyV22InpaintCombinedPipeline,
+} from './pipelines/kandinsky-v22-combined.js'
+export { type ControlnetOptions, KandinskyV22ControlnetPipeline } from './pipelines/kandinsky-v22-controlnet.js'
 export {
-  type InterpolateOptions,
-  KandinskyV22PriorPipeline,
-  type PriorOptions,
-  type PriorResult,
-} from './pipelines/kandinsky-v22-prior.js'
+  type ControlnetImg2ImgOptions,
+  KandinskyV22ControlnetImg2ImgPipeline,
+} from './pipelines/kandinsky-v22-controlnet-img2img.js'
+export { type Img2ImgOptions, KandinskyV22Img2ImgPipeline } from './pipelines/kandinsky-v22-img2img.js'
+export { type InpaintOptions, KandinskyV22InpaintPipeline } from './pipelines/kandinsky-v22-inpaint.js'
+export { KandinskyV22PriorPipeline } from './pipelines/kandinsky-v22-prior.js'
+export { KandinskyV22PriorEmb2EmbPipeline, type PriorEmb2EmbOptions } from './pipelines/kandinsky-v22-prior-emb2emb.js'
 export type { CombinedPretrainedOptions, LoadProgress, PretrainedOptions } from './pipelines/load.js'
-export type { CallOptions, OnStep, StepEvent } from './pipelines/progress.js'
-export { DDIMScheduler, DDPMScheduler, UnCLIPScheduler } from './pipelines/schedulers.js'
+export type { ImageOrPrompt, InterpolateOptions, PriorOptions, PriorResult } from './pipelines/prior.js'
+export type { CallbackOnStepEnd, CallOptions, OnStep, StepEvent } from './pipelines/progress.js'
+export {
+  DDIMScheduler,
+  DDPMScheduler,
+  DPMSolverMultistepScheduler,
+  EulerAncestralDiscreteScheduler,
+  EulerDiscreteScheduler,
+  HeunDiscreteScheduler,
+  LCMScheduler,
+  PNDMScheduler,
+  UnCLIPScheduler,
+  UniPCMultistepScheduler,
+} from './pipelines/schedulers.js'
 export { Generator, type RandomSource } from './random.js'
 export type { Scheduler } from './schedulers/scheduler.js'
-export { Tensor } from './tensor.js'
+export { Tensor, type TensorJson } from './tensor.js'

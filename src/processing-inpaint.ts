@@ -30,8 +30,8 @@ export async function prepareMaskAndMaskedImage(
 ): Promise<InpaintInputs> {
   const { height, width, signal } = options
   const [pictures, repaint] = await Promise.all([
-    resolveImages(images, signal),
-    resolveImages(masks, signal, maskShape),
+    resolveImages(images, { signal }),
+    resolveImages(masks, { signal, name: 'maskImage', tensorShape: maskShape }),
   ])
   const image = concatRows(pictures.map((one) => inpaintImage(one, height, width)))
   const mask = concatRows(repaint.map((one) => keepMask(one, height, width)))
@@ -56,7 +56,7 @@ function inpaintImage(image: RawImage | Tensor, height: number, width: number): 
 
 function keepMask(mask: RawImage | Tensor, height: number, width: number): Tensor {
   if (mask instanceof Tensor) {
-    checkRange('mask', mask, 0)
+    checkRange('maskImage', mask, 0)
     return new Tensor(
       mask.data.map((value) => (value < 0.5 ? 1 : 0)),
       mask.shape,
@@ -66,11 +66,12 @@ function keepMask(mask: RawImage | Tensor, height: number, width: number): Tenso
   return toTensor(gray, [(value) => (value / 255 < 0.5 ? 1 : 0)])
 }
 
-function maskShape({ shape }: Tensor): number[] {
+/** 4 dimensions for a mask [h, w], [n, h, w] or [n, 1, h, w]. */
+export function maskShape(shape: readonly number[]): number[] {
   if (shape.length === 2) return [1, 1, ...shape]
   if (shape.length === 3) return [shape[0]!, 1, ...shape.slice(1)]
   if (shape.length === 4 && shape[1] === 1) return [...shape]
-  throw invalid('mask', 'a tensor of shape [h, w], [n, h, w] or [n, 1, h, w]', `[${shape.join(', ')}]`)
+  throw invalid('maskImage', 'a tensor of shape [h, w], [n, h, w] or [n, 1, h, w]', `[${shape.join(', ')}]`)
 }
 
 /**

@@ -40,7 +40,7 @@ export async function preprocessImage(
       throw invalid(name, `an integer of at least ${vaeScaleFactor}`, side)
     return side - (side % vaeScaleFactor)
   }
-  const parts = (await resolveImages(images, signal)).map((image) => {
+  const parts = (await resolveImages(images, { signal })).map((image) => {
     if (image instanceof Tensor) {
       const [, channels, height, width] = image.shape as [number, number, number, number]
       if (channels === 4) return image
@@ -83,7 +83,7 @@ export async function clipPreprocess(
   { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<Tensor> {
   const processor = clipProcessor(config)
-  const parts = (await resolveImages(images, signal)).map((image) => {
+  const parts = (await resolveImages(images, { signal })).map((image) => {
     if (image instanceof Tensor) throw invalid('image', 'a picture', image)
     return processor(image)
   })
@@ -227,28 +227,35 @@ export function interpolateNearest(tensor: Tensor, height: number, width: number
  * Loads what is no picture or tensor yet. Decoded pictures keep their channels; they and tensors are copied before this
  * returns, as the caller may go on using them.
  *
- * @param tensorShape gives a tensor its 4 dimensions
+ * @param options.name what messages call the input, default `image`
+ * @param options.tensorShape gives a tensor its 4 dimensions
  */
 export async function resolveImages(
   images: TensorOrImage | readonly TensorOrImage[],
-  signal?: AbortSignal,
-  tensorShape: (tensor: Tensor) => readonly number[] = imageShape,
+  options: {
+    signal?: AbortSignal | undefined
+    name?: string
+    tensorShape?: (shape: readonly number[], name: string) => readonly number[]
+  } = {},
 ): Promise<(RawImage | Tensor)[]> {
+  const { signal, name = 'image', tensorShape = imageShape } = options
   const list = Array.isArray(images) ? (images as readonly TensorOrImage[]) : [images as TensorOrImage]
-  if (list.length === 0) throw invalid('image', 'at least one image', images)
+  if (list.length === 0) throw invalid(name, 'at least one picture', images)
   return Promise.all(
     list.map((image) => {
-      if (image instanceof Tensor) return new Tensor(image.data.slice(), tensorShape(image))
+      if (image === null || (typeof image !== 'object' && typeof image !== 'string'))
+        throw invalid(name, 'a picture (path, URL, bytes, sharp object or RawImage) or a Tensor', image)
+      if (image instanceof Tensor) return new Tensor(image.data.slice(), tensorShape(image.shape, name))
       if (image instanceof RawImage) return new RawImage(image.data.slice(), image.width, image.height, image.channels)
       return loadImage(image, { signal })
     }),
   )
 }
 
-function imageShape({ shape }: Tensor): readonly number[] {
+function imageShape(shape: readonly number[], name: string): readonly number[] {
   const full = shape.length === 3 ? [1, ...shape] : shape
   if (full.length !== 4 || (full[1] !== 3 && full[1] !== 4) || full.includes(0))
-    throw invalid('image', 'a tensor of shape [3, h, w] or [n, 3, h, w]', `[${shape.join(', ')}]`)
+    throw invalid(name, 'a tensor of shape [3, h, w] or [n, 3, h, w]', `[${shape.join(', ')}]`)
   return full
 }
 

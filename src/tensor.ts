@@ -1,5 +1,12 @@
 import { invalid, KandinskyError } from './errors.js'
 
+/** A tensor as JSON holds it. */
+export interface TensorJson {
+  shape: readonly number[]
+  /** little-endian float32 values in base64, so that nothing is rounded */
+  data: string
+}
+
 /** Anything with float32 data and a shape in the reference's order (NCHW). */
 export class Tensor {
   readonly data: Float32Array
@@ -21,6 +28,33 @@ export class Tensor {
     this.data = data
     this.shape = Object.freeze([...shape])
   }
+
+  /**
+   * A tensor from its JSON, or from what `structuredClone`, a worker message or a database makes of one; the values are
+   * copied.
+   * @throws KandinskyError `INVALID_ARGUMENT`, `SHAPE_MISMATCH`
+   */
+  static from(value: TensorJson | { shape: readonly number[]; data: Float32Array | readonly number[] }): Tensor {
+    if (value === null || typeof value !== 'object') throw invalid('value', 'an object with data and shape', value)
+    const { data, shape } = value
+    if (typeof data === 'string') return new Tensor(fromBase64(data), shape)
+    if (!(data instanceof Float32Array) && !(Array.isArray(data) && data.every((item) => typeof item === 'number')))
+      throw invalid('data', 'base64 text, a Float32Array or an array of numbers', data)
+    return new Tensor(Float32Array.from(data), shape)
+  }
+
+  /** What `JSON.stringify` writes; `Tensor.from(JSON.parse(text))` reads it. */
+  toJSON(): TensorJson {
+    const bytes = new DataView(new ArrayBuffer(this.data.length * 4))
+    for (const [i, value] of this.data.entries()) bytes.setFloat32(i * 4, value, true)
+    return { shape: this.shape, data: Buffer.from(bytes.buffer).toString('base64') }
+  }
+}
+
+function fromBase64(text: string): Float32Array {
+  const bytes = Buffer.from(text, 'base64')
+  if (bytes.length % 4 !== 0) throw invalid('data', 'base64 text of float32 values', text)
+  return Float32Array.from({ length: bytes.length / 4 }, (_, i) => bytes.readFloatLE(i * 4))
 }
 
 /** @throws KandinskyError `INVALID_ARGUMENT` if `shape` is no array of non-negative integers */
@@ -57,11 +91,20 @@ export function sliceRows(tensor: Tensor, start: number, end: number): Tensor {
   return new Tensor(tensor.data.slice(start * size, end * size), [end - start, ...rest])
 }
 
+/** Every row as a tensor [1, ...] of its own. */
+export function rowsOf(tensor: Tensor): Tensor[] {
+  return Array.from({ length: tensor.shape[0] ?? 0 }, (_, i) => sliceRows(tensor, i, i + 1))
+}
+
 /** Each row `times` times in place (torch's repeat_interleave on dimension 0): a b -> a a b b. */
 export function repeatRows(tensor: Tensor, times: number): Tensor {
   if (times === 1) return tensor
-  const rows = Array.from({ length: tensor.shape[0]! }, (_, i) => sliceRows(tensor, i, i + 1))
-  return concatRows(rows.flatMap((row) => Array<Tensor>(times).fill(row)))
+  return concatRows(rowsOf(tensor).flatMap((row) => Array<Tensor>(times).fill(row)))
+}
+
+/** The whole batch `times` times (torch's repeat on dimension 0): a b -> a b a b. */
+export function tileRows(tensor: Tensor, times: number): Tensor {
+  return times === 1 ? tensor : concatRows(Array<Tensor>(times).fill(tensor))
 }
 
 /** The first `channels` channels of every row and the remaining ones, as two tensors [n, c, ...]. */

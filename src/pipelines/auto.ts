@@ -1,26 +1,42 @@
-// Picks the pipeline that fits a checkpoint, as diffusers' AutoPipeline does (pipelines/auto_pipeline.py).
+// Picks the pipeline that fits a task and a checkpoint, as diffusers' AutoPipeline does (pipelines/auto_pipeline.py).
 import { KandinskyError } from '../errors.js'
-import { KandinskyV22Pipeline } from './kandinsky-v22.js'
-import { KandinskyV22CombinedPipeline } from './kandinsky-v22-combined.js'
-import { KandinskyV22PriorPipeline } from './kandinsky-v22-prior.js'
-import { type CombinedPretrainedOptions, loadCombined, openCombined } from './load.js'
+import { type CombinedClass, combine } from './combined.js'
+import {
+  KandinskyV22CombinedPipeline,
+  KandinskyV22Img2ImgCombinedPipeline,
+  KandinskyV22InpaintCombinedPipeline,
+} from './kandinsky-v22-combined.js'
+import { type CombinedPretrainedOptions, openCombined } from './load.js'
+
+/** @param families the pipeline of each family, by the `addition_embed_type` of its UNets */
+function autoPipeline<Pipeline, Decoder>(task: string, families: Record<string, CombinedClass<Pipeline, Decoder>>) {
+  return {
+    /**
+     * @param source a decoder, or one file or folder that holds prior and decoder together
+     * @throws KandinskyError `UNSUPPORTED_MODEL` if no pipeline of this package fits the task and the checkpoint
+     */
+    async fromPretrained(source: string, options: CombinedPretrainedOptions = {}): Promise<Pipeline> {
+      const checkpoints = await openCombined(source, options)
+      const unet = await checkpoints.decoder.component('unet')
+      const type = String(unet?.config.addition_embed_type)
+      if (!Object.hasOwn(families, type))
+        throw new KandinskyError(
+          'UNSUPPORTED_MODEL',
+          `Expected a checkpoint for ${task} (addition_embed_type ${Object.keys(families).join(', ')}) ` +
+            `but ${source} has a ${unet?.className ?? 'missing unet'} with ${type}`,
+        )
+      return combine(families[type]!, checkpoints, options)
+    },
+  }
+}
 
 /** Text to picture with whatever family the checkpoint belongs to. */
-export const AutoPipelineForText2Image = {
-  /**
-   * @param source a decoder, or one file or folder that holds prior and decoder together
-   * @throws KandinskyError `UNSUPPORTED_MODEL` if no text-to-image pipeline of this package fits
-   */
-  async fromPretrained(source: string, options: CombinedPretrainedOptions = {}): Promise<KandinskyV22CombinedPipeline> {
-    const checkpoints = await openCombined(source, options)
-    const unet = await checkpoints.decoder.component('unet')
-    if (unet?.config.addition_embed_type !== 'image')
-      throw new KandinskyError(
-        'UNSUPPORTED_MODEL',
-        `Expected a Kandinsky 2.2 checkpoint for text-to-image but ${source} has a ${unet?.className ?? 'missing unet'} ` +
-          `with addition_embed_type ${unet?.config.addition_embed_type}`,
-      )
-    const { prior, decoder } = await loadCombined(checkpoints, options)
-    return new KandinskyV22CombinedPipeline(new KandinskyV22PriorPipeline(prior), new KandinskyV22Pipeline(decoder))
-  },
-}
+export const AutoPipelineForText2Image = autoPipeline('text-to-image', { image: KandinskyV22CombinedPipeline })
+
+/** Text and picture to picture with whatever family the checkpoint belongs to. */
+export const AutoPipelineForImage2Image = autoPipeline('image-to-image', {
+  image: KandinskyV22Img2ImgCombinedPipeline,
+})
+
+/** Repaints part of a picture with whatever family the checkpoint belongs to. */
+export const AutoPipelineForInpainting = autoPipeline('inpainting', { image: KandinskyV22InpaintCombinedPipeline })

@@ -1,10 +1,11 @@
 // The denoising loop that the 2.x decoder pipelines share, and what goes in and comes out of it.
-import { KandinskyError } from '../errors.js'
+import { invalid, KandinskyError } from '../errors.js'
+import type { RawImage } from '../image.js'
 import type { Model } from '../models.js'
 import { type RandomSource, randnTensor } from '../random.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { concatChannels, concatRows, sliceRows, splitChannels, Tensor } from '../tensor.js'
-import { expectTensor } from './options.js'
+import { expectNumber, expectTensor } from './options.js'
 import { type CallOptions, StepReporter } from './progress.js'
 
 /** uncond + g (cond - uncond) on a batch [uncond; cond], in float32 like the reference. */
@@ -31,21 +32,36 @@ export function movqScaleFactor(movq: Model): number {
   return 2 ** ((Array.isArray(levels) ? levels.length : 1) - 1)
 }
 
-/** Initial noise, drawn or given, scaled for the scheduler. */
-export function prepareLatents(
-  shape: readonly number[],
-  scheduler: Scheduler,
-  generator: RandomSource | RandomSource[],
+/** The noise that a run starts from, given (checked and copied) or to be drawn when it begins. */
+export function initialNoise(
+  { latentShape, generator }: { latentShape: readonly number[]; generator: RandomSource | RandomSource[] },
   latents?: Tensor,
-): Tensor {
-  const noise = latents ? expectTensor('latents', latents, shape) : randnTensor(shape, generator)
-  const sigma = scheduler.initNoiseSigma
-  return sigma === 1
-    ? noise
-    : new Tensor(
-        noise.data.map((value) => value * sigma),
-        noise.shape,
-      )
+): () => Tensor {
+  if (latents === undefined) return () => randnTensor(latentShape, generator)
+  const { data, shape } = expectTensor('latents', latents, latentShape)
+  const copy = new Tensor(data.slice(), shape)
+  return () => copy
+}
+
+/** Noise as strong as the scheduler wants it at its first timestep. */
+export function scaledNoise(noise: Tensor, { initNoiseSigma: sigma }: Scheduler): Tensor {
+  if (sigma === 1) return noise
+  return new Tensor(
+    noise.data.map((value) => value * sigma),
+    noise.shape,
+  )
+}
+
+/**
+ * Where a run that starts from an image begins: the index into the scheduler's timesteps that leaves
+ * floor(steps * strength) steps.
+ * @throws KandinskyError `INVALID_ARGUMENT` for a strength outside 0 to 1, or one that leaves no step
+ */
+export function startAt(steps: number, strength: number, scheduler: Scheduler): number {
+  expectNumber('strength', strength, 0, 1)
+  const run = Math.floor(steps * strength)
+  if (run < 1) throw invalid('strength', `at least ${1 / steps}, which leaves one of ${steps} steps,`, strength)
+  return (steps - run) * scheduler.order
 }
 
 export interface DenoiseOptions extends CallOptions {
@@ -56,13 +72,15 @@ export interface DenoiseOptions extends CallOptions {
   /** [n, c, h, w] */
   latents: Tensor
   /** further UNet inputs, already [negative; positive] along the batch when guidance is on */
-  conditioning: Record<string, Tensor>
+  conditioning: Readonly<Record<string, Tensor>>
   /** channels that the UNet sees behind the latents (inpainting), batched like `conditioning` */
   extraChannels?: Tensor | undefined
   guidanceScale: number
   generator: RandomSource | RandomSource[]
-  /** may replace the latents after a step (inpainting blends the known region in) */
+  /** may replace the latents after a step (inpainting blends the known region in); applying it twice changes nothing */
   afterStep?: ((latents: Tensor, index: number) => Tensor) | undefined
+  /** makes small pictures of the clean latents as the scheduler foresees them */
+  preview?: ((predicted: Tensor) => RawImage[]) | undefined
 }
 
 /**
@@ -86,11 +104,12 @@ export async function denoise(options: DenoiseOptions): Promise<Tensor> {
     const inputs = { ...options.conditioning, sample, timestep: new Tensor(new Float32Array([timestep]), [1]) }
     const output = (await unet.run('forward', inputs, { signal: options.signal })).sample!
     const modelOutput = predictedNoise(output, channels, guided ? guidanceScale : undefined, scheduler)
-    latents = scheduler.step(modelOutput, timestep, latents, { generator: options.generator }).prevSample
-    if (options.afterStep) latents = options.afterStep(latents, index)
-    reporter.report(index, timestep, latents)
+    const step = scheduler.step(modelOutput, timestep, latents, { generator: options.generator })
+    latents = options.afterStep?.(step.prevSample, index) ?? step.prevSample
+    latents = await reporter.report(index, timestep, latents, options.preview?.(step.predOriginalSample))
   }
-  return latents
+  // The callback of the last step may have painted over the known region.
+  return options.afterStep?.(latents, timesteps.length - 1) ?? latents
 }
 
 function predictedNoise(

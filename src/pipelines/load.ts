@@ -11,9 +11,9 @@ import { schedulerByName, schedulerFromConfig } from '../schedulers/registry.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { Tensor } from '../tensor.js'
 import { ClipTokenizer } from '../tokenizers/clip.js'
-import type { DecoderComponents } from './kandinsky-v22.js'
-import type { PriorComponents } from './kandinsky-v22-prior.js'
+import type { DecoderComponents, DecoderTask } from './decoder.js'
 import { expectOneOf, expectOptions } from './options.js'
+import type { PriorComponents } from './prior.js'
 import { identify } from './provenance.js'
 
 export interface LoadProgress {
@@ -117,10 +117,11 @@ async function findPrior(decoder: string): Promise<string | undefined> {
 export async function loadCombined(
   { prior, decoder }: { prior: Checkpoint; decoder: Checkpoint },
   options: CombinedPretrainedOptions,
+  task: DecoderTask,
 ): Promise<{ prior: PriorComponents; decoder: DecoderComponents }> {
   const { prior: _, ...rest } = options
   const group = offloadGroup(rest)
-  const decoderParts = await loadDecoderComponents(decoder, rest, group)
+  const decoderParts = await loadDecoderComponents(decoder, rest, task, group)
   try {
     // `scheduler` means the decoder's: the prior works with its own kind only.
     return { prior: await loadPriorComponents(prior, { ...rest, scheduler: undefined }, group), decoder: decoderParts }
@@ -161,12 +162,13 @@ export async function loadPriorComponents(
 export async function loadDecoderComponents(
   checkpoint: Checkpoint,
   options: PretrainedOptions,
+  task: DecoderTask,
   group = offloadGroup(options),
 ): Promise<DecoderComponents> {
   const scheduler = await chooseScheduler(checkpoint, options.scheduler)
   const wanted = { unet: 'UNet2DConditionModel', movq: 'VQModel' }
   const { unet, movq } = await createModels(checkpoint, wanted, {}, { ...options, group })
-  expectTextToImage(unet!, checkpoint)
+  expectTask(unet!, task, checkpoint)
   await loadModels([unet!, movq!], options, group)
   return { unet: unet!, movq: movq!, scheduler, identity: await identify(checkpoint) }
 }
@@ -246,16 +248,12 @@ async function loadModels(models: Model[], options: PretrainedOptions, group: Mo
 }
 
 /** The reference fails deep inside the UNet when a checkpoint is for another task; its config tells beforehand. */
-function expectTextToImage(unet: Model, checkpoint: Checkpoint): void {
-  const { addition_embed_type: kind, in_channels: channels } = unet.config
-  if (kind !== 'image')
-    throw new KandinskyError(
-      'UNSUPPORTED_MODEL',
-      `Expected a Kandinsky 2.2 decoder (addition_embed_type image) but the UNet of ${checkpoint.source} has ${kind}`,
-    )
-  if (channels !== 4)
-    throw new KandinskyError(
-      'UNSUPPORTED_MODEL',
-      `Expected a text-to-image UNet with 4 input channels but that of ${checkpoint.source} has ${channels}`,
-    )
+function expectTask({ config }: Model, { name, additionEmbedType, inChannels }: DecoderTask, { source }: Checkpoint) {
+  const { addition_embed_type: type, in_channels: channels } = config
+  if (type === additionEmbedType && channels === inChannels) return
+  throw new KandinskyError(
+    'UNSUPPORTED_MODEL',
+    `Expected a UNet for ${name} (addition_embed_type ${additionEmbedType}, ${inChannels} input channels) ` +
+      `but that of ${source} has ${type} and ${channels}`,
+  )
 }

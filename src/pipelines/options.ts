@@ -34,6 +34,11 @@ export function expectOneOf<T extends string>(name: string, value: unknown, allo
   return value as T
 }
 
+export function expectBoolean(name: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') throw invalid(name, 'true or false', value)
+  return value
+}
+
 /** A string or a non-empty array of strings, as an array. */
 export function expectPrompts(name: string, value: unknown): string[] {
   const prompts = typeof value === 'string' ? [value] : value

@@ -28,13 +28,19 @@ export function tensorOf(recorded) {
 
 const camelCase = (name) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase())
 
+/** These pipelines of the reference take `height` for the width and `width` for the height (docs/differences.md). */
+const swapsSides = /Img2Img/
+
 /** Diffusers' keyword arguments as options: camelCase names, recorded inputs, seeded generators that note their draws. */
-export async function optionsOf({ arguments: given, tensors }, draws) {
+export async function optionsOf({ pipeline, method, arguments: given, tensors, global_seed: seed }, draws) {
   const options = {}
   for (const [name, value] of Object.entries(given)) {
     if (name === 'output_type') options.outputType = value === 'np' ? 'float' : value
     else options[camelCase(name)] = await argument(value, tensors, draws)
   }
+  if (swapsSides.test(pipeline)) [options.height, options.width] = [options.width, options.height]
+  // There is no global generator here.
+  if (method === 'interpolate') options.generator ??= noting(new Generator(seed), draws)
   return options
 }
 
@@ -43,7 +49,9 @@ async function argument(value, tensors, draws) {
   if (typeof value !== 'object' || Array.isArray(value)) return value
   if ('items' in value) return Promise.all(value.items.map((item) => argument(item, tensors, draws)))
   if ('image' in value) return loadImage(path.join(fixtures, 'images', value.image))
+  if ('hint' in value) return Promise.all(value.hint.map((image) => argument({ image }, tensors, draws)))
   if ('tensor' in value) return tensorOf(tensors.get(value.tensor))
+  if ('array' in value) return tensorOf(tensors.get(value.array))
   if ('generator' in value) return noting(new Generator(value.generator), draws)
   if ('generators' in value) return value.generators.map((seed) => noting(new Generator(seed), draws))
   throw new Error(`argument ${JSON.stringify(value)} has no equivalent`)
