@@ -107,6 +107,9 @@ std::vector<int64_t> Config::integers(const std::string& key) const {
 }
 
 std::vector<std::string> Config::texts(const std::string& key) const {
+  // An empty list does not say what its items would have been; the addon makes it one of integers.
+  const auto found = values_.find(key);
+  if (found != values_.end() && found->second == Value(std::vector<int64_t>{})) return {};
   return get<std::vector<std::string>>(*this, key, "a list of strings");
 }
 
