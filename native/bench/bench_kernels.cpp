@@ -106,8 +106,12 @@ void bench_conv(const CpuKernels& kernels, int batch, int in, int out, int size)
     args.dst = reinterpret_cast<float*>(dst.data());
     const double flops = 2.0 * pixels * out * 9 * in;
     report(kernels, name, best_time(kernels.conv, args), flops);
+    if (!wanted(name + " q8_0")) continue;
+    const Aligned<unsigned char> blocks(static_cast<size_t>(out) * 9 * in / 32 * 34);
+    std::memset(blocks.data(), 0x11, blocks.size());
     args.weights.packed = nullptr;
-    if (wanted(name + " expanded")) report(kernels, name + " expanded", best_time(kernels.conv, args), flops);
+    args.weights.rows = {blocks.data(), 9 * in / 32 * 34, kernels.dequantize_q8_0, 272, out, 9, in};
+    report(kernels, name + " q8_0", best_time(kernels.conv, args), flops);
   }
 }
 

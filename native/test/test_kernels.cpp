@@ -104,6 +104,25 @@ void expand_bf16(const void* row, float* values, int64_t count) {
   for (int64_t i = 0; i < count; ++i) values[i] = from_bf16(static_cast<const uint16_t*>(row)[i]);
 }
 
+/// Rows of `count` values as ggml's q8_0: per 32 values a half-precision scale and signed bytes. Rounds `values` likewise.
+std::vector<unsigned char> quantize_q8_0(std::vector<float>& values) {
+  std::vector<unsigned char> blocks;
+  for (size_t i = 0; i < values.size(); i += 32) {
+    float largest = 0;
+    for (size_t j = i; j < i + 32; ++j) largest = std::max(largest, std::fabs(values[j]));
+    const int exponent = std::max(std::ilogb(largest / 127) + 1, -20);  // a power of two needs no rounding to half
+    const float scale = std::ldexp(1.0f, exponent);
+    const uint16_t half = exponent >= -14 ? (exponent + 15) << 10 : 1 << (exponent + 24);  // or subnormal
+    blocks.insert(blocks.end(), {static_cast<unsigned char>(half & 255), static_cast<unsigned char>(half >> 8)});
+    for (size_t j = i; j < i + 32; ++j) {
+      const int quantum = static_cast<int>(std::lround(values[j] / scale));
+      blocks.push_back(static_cast<unsigned char>(quantum));
+      values[j] = quantum * scale;
+    }
+  }
+  return blocks;
+}
+
 Aligned<unsigned char> packed(const CpuKernels& kernels, Algorithm algorithm, const WeightRows& rows) {
   Aligned<unsigned char> memory(kernels.packed_size(algorithm, &rows));
   run_kernel(kernels.pack, PackArgs{algorithm, rows, memory.data()}, 2);
@@ -194,7 +213,7 @@ TEST(kernels_conv_winograd) {
   const ConvCase cases[] = {{1, 8, 8, 64, 64, 3, 1, true, true},    {2, 7, 5, 32, 70, 3, 1, true, false},
                             {1, 1, 1, 16, 64, 3, 1, true, false},   {3, 6, 9, 96, 8, 3, 1, false, true},
                             {4, 13, 11, 16, 130, 3, 1, true, true}, {1, 24, 32, 272, 48, 3, 1, true, false},
-                            {1, 56, 56, 48, 32, 3, 1, true, true}};
+                            {1, 56, 56, 48, 32, 3, 1, true, true},  {2, 8, 8, 512, 400, 3, 1, true, true}};
   for (const ConvCase& c : cases) {
     check_conv(c, Algorithm::winograd_f2);
     check_conv(c, Algorithm::winograd_f4);
@@ -348,6 +367,18 @@ TEST(kernels_layer_norm) {
       run_all_team_sizes(kernels, kernels.layer_norm, args, reinterpret_cast<unsigned char*>(dst.data()),
                          expected.size() * 4, "layer_norm");
       check_distance(kernels, "layer_norm", dst.data(), expected, 2e-6);
+    });
+  }
+}
+
+TEST(kernels_dequantize_q8_0) {
+  for (const float spread : {1.0f, 1e-4f}) {  // the second makes subnormal scales
+    std::vector<float> expected = random_values(96, 1, spread);
+    const std::vector<unsigned char> blocks = quantize_q8_0(expected);
+    for_each_variant([&](const CpuKernels& kernels) {
+      std::vector<float> values(expected.size());
+      kernels.dequantize_q8_0(blocks.data(), values.data(), static_cast<int64_t>(values.size()));
+      CHECK_MESSAGE(values == expected, std::string("dequantize_q8_0 in ") + kernels.name);
     });
   }
 }

@@ -146,6 +146,7 @@ struct CpuKernels {
   ActType act_type;
   int panel;  // packed weights hold whole panels of this many out channels; matrices of whole panels may be concatenated
   size_t (*packed_size)(Algorithm algorithm, const WeightRows* rows);
+  void (*dequantize_q8_0)(const void* row, float* values, int64_t count);  // a faster WeightRows::to_float
   CpuKernel<PackArgs> pack;
   CpuKernel<PrepareArgs> prepare;
   CpuKernel<LayerNormArgs> layer_norm;

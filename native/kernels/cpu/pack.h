@@ -17,6 +17,21 @@ INLINE const float* row_values(const WeightRows& w, int row, int64_t first, int6
   return buffer;
 }
 
+/// ggml's block_q8_0: a half-precision scale, then 32 signed bytes.
+static void dequantize_q8_0(const void* row, float* values, int64_t count) {
+  const unsigned char* block = (const unsigned char*)row;
+  for (int64_t i = 0; i < count; i += 32, block += 34) {
+    uint16_t half;
+    memcpy(&half, block, sizeof half);
+    // The exponent's bias differs by 112; multiplying by that also makes subnormal halves normal.
+    const uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13, sign = (uint32_t)(half & 0x8000) << 16;
+    float scale;
+    memcpy(&scale, &magnitude, sizeof scale);
+    scale *= 0x1p112f * (sign ? -1.0f : 1.0f);
+    for (int j = 0; j < 32; j += kLanes) vstore(values + i + j, vmul(vload_int8((const int8_t*)block + 2 + j), vset1(scale)));
+  }
+}
+
 // Panels are made in blocks of kPackRows out channels (their words fill whole cache lines) by kPackWords words: rows are
 // narrowed to words, then the block is turned, because a panel has the words of one pair side by side.
 constexpr int kPackRows = kPanel < 16 ? kPanel : 16;

@@ -48,3 +48,7 @@ INLINE void transpose_16x16(const uint32_t* src, int words, uint32_t* dst, int64
   }
   for (int i = 0; i < words; ++i) _mm512_storeu_si512(dst + i * stride, b[i]);
 }
+
+INLINE vf vload_int8(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+}

@@ -49,3 +49,5 @@ INLINE void narrow(uint16_t* p, vf x) {
   const vu bits = (vu)x, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   for (int i = 0; i < kLanes; ++i) p[i] = (uint16_t)rounded[i];
 }
+
+INLINE vf vload_int8(const int8_t* p) { return vf{(float)p[0], (float)p[1], (float)p[2], (float)p[3]}; }
