@@ -3,8 +3,15 @@ import { openCheckpoint } from '../checkpoint.js'
 import { resolveSource } from '../hub.js'
 import { DDIMScheduler as DDIM } from '../schedulers/ddim.js'
 import { DDPMScheduler as DDPM } from '../schedulers/ddpm.js'
+import { DPMSolverMultistepScheduler as DPMSolverMultistep } from '../schedulers/dpmsolver-multistep.js'
+import { EulerDiscreteScheduler as EulerDiscrete } from '../schedulers/euler.js'
+import { EulerAncestralDiscreteScheduler as EulerAncestralDiscrete } from '../schedulers/euler-ancestral.js'
+import { HeunDiscreteScheduler as HeunDiscrete } from '../schedulers/heun.js'
+import { LCMScheduler as LCM } from '../schedulers/lcm.js'
+import { PNDMScheduler as PNDM } from '../schedulers/pndm.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { UnCLIPScheduler as UnCLIP } from '../schedulers/unclip.js'
+import { UniPCMultistepScheduler as UniPCMultistep } from '../schedulers/unipc-multistep.js'
 import { loadScheduler, type PretrainedOptions } from './load.js'
 
 type SchedulerSource = Pick<PretrainedOptions, 'subfolder' | 'cacheDir' | 'revision' | 'token' | 'signal'>
@@ -31,3 +38,17 @@ export const DDPMScheduler = withFromPretrained(DDPM)
 export type DDPMScheduler = DDPM
 export const UnCLIPScheduler = withFromPretrained(UnCLIP)
 export type UnCLIPScheduler = UnCLIP
+export const EulerDiscreteScheduler = withFromPretrained(EulerDiscrete)
+export type EulerDiscreteScheduler = EulerDiscrete
+export const EulerAncestralDiscreteScheduler = withFromPretrained(EulerAncestralDiscrete)
+export type EulerAncestralDiscreteScheduler = EulerAncestralDiscrete
+export const DPMSolverMultistepScheduler = withFromPretrained(DPMSolverMultistep)
+export type DPMSolverMultistepScheduler = DPMSolverMultistep
+export const UniPCMultistepScheduler = withFromPretrained(UniPCMultistep)
+export type UniPCMultistepScheduler = UniPCMultistep
+export const HeunDiscreteScheduler = withFromPretrained(HeunDiscrete)
+export type HeunDiscreteScheduler = HeunDiscrete
+export const PNDMScheduler = withFromPretrained(PNDM)
+export type PNDMScheduler = PNDM
+export const LCMScheduler = withFromPretrained(LCM)
+export type LCMScheduler = LCM

@@ -2,16 +2,17 @@
 import { invalid } from '../errors.js'
 import { betaArray, flag, integer, number } from './config.js'
 
-export type BetaSchedule = 'linear' | 'scaled_linear' | 'squaredcos_cap_v2' | 'laplace' | 'sigmoid'
+export type BetaSchedule = 'linear' | 'scaled_linear' | 'squaredcos_cap_v2' | 'laplace' | 'sigmoid' | 'exp'
 
-/** The config keys that choose a beta table, with the defaults that DDPM and DDIM share. */
-export const betaFields = {
+/** The config keys that choose a beta table, with the defaults that most classes share. */
+export const plainBetaFields = {
   num_train_timesteps: integer(1000, 1),
   beta_start: number(0.0001, 0, 1),
   beta_end: number(0.02, 0, 1),
   trained_betas: betaArray(),
-  rescale_betas_zero_snr: flag(false),
 }
+
+export const betaFields = { ...plainBetaFields, rescale_betas_zero_snr: flag(false) }
 
 interface BetaConfig {
   readonly num_train_timesteps: number
@@ -19,7 +20,7 @@ interface BetaConfig {
   readonly beta_start: number
   readonly beta_end: number
   readonly trained_betas: readonly number[] | null
-  readonly rescale_betas_zero_snr: boolean
+  readonly rescale_betas_zero_snr?: boolean
 }
 
 /**
@@ -42,6 +43,8 @@ function scheduledBetas({ num_train_timesteps: n, beta_schedule, beta_start, bet
       return linspace(Math.sqrt(beta_start), Math.sqrt(beta_end), n).map((root) => root * root)
     case 'squaredcos_cap_v2':
       return betasForAlphaBar(n, cosineAlphaBar)
+    case 'exp':
+      return betasForAlphaBar(n, (time) => Math.exp(-12 * time))
     case 'laplace':
       return betasForAlphaBar(n, laplaceAlphaBar)
     case 'sigmoid': {
@@ -53,7 +56,7 @@ function scheduledBetas({ num_train_timesteps: n, beta_schedule, beta_start, bet
 }
 
 /** torch.linspace in float32: both halves count from their own end, with fused multiply-add. */
-function linspace(start: number, end: number, count: number): Float32Array {
+export function linspace(start: number, end: number, count: number): Float32Array {
   const first = Math.fround(start)
   const last = Math.fround(end)
   const step = count > 1 ? Math.fround(Math.fround(last - first) / (count - 1)) : 0

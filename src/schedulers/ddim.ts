@@ -3,11 +3,11 @@
 //
 // Easy to get wrong: the step size is always floor(num_train_timesteps / steps), whatever the spacing of the timesteps,
 // and the last step goes to `final_alpha_cumprod`, which is 1 only with set_alpha_to_one.
-import { invalid, KandinskyError } from '../errors.js'
+import { invalid } from '../errors.js'
 import { Tensor } from '../tensor.js'
 import { betaFields, makeBetas } from './betas.js'
 import { type ConfigOf, flag, knownPart, oneOf, readConfig } from './config.js'
-import { drawNoise, posteriorVariance, transition } from './posterior.js'
+import { drawNoise, givenNoise, posteriorVariance, transition } from './posterior.js'
 import {
   checkSignal,
   limitOriginal,
@@ -16,14 +16,7 @@ import {
   splitModelOutput,
   thresholdFields,
 } from './prediction.js'
-import {
-  checkShape,
-  DiscreteScheduler,
-  type Scheduler,
-  type StepOptions,
-  type StepOutput,
-  sqrt32,
-} from './scheduler.js'
+import { DiscreteScheduler, mixture, type Scheduler, type StepOptions, type StepOutput, sqrt32 } from './scheduler.js'
 import { spacedTimesteps, spacingFields } from './timesteps.js'
 
 const FIELDS = {
@@ -47,8 +40,6 @@ export interface DDIMStepOptions extends StepOptions {
 }
 
 export class DDIMScheduler extends DiscreteScheduler<DDIMSchedulerConfig> implements Scheduler {
-  readonly learnsVariance = false
-
   /**
    * @param config diffusers' keys and defaults
    * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
@@ -84,11 +75,12 @@ export class DDIMScheduler extends DiscreteScheduler<DDIMSchedulerConfig> implem
     const alphaCumprod = this.alphasCumprod[timestep]!
     checkSignal(alphaCumprod, this.config)
     const type = this.config.prediction_type
-    const original = predictOriginal(type, prediction, sample.data, alphaCumprod)
+    const mixed = mixture(alphaCumprod)
+    const original = predictOriginal(type, prediction, sample.data, mixed)
     limitOriginal(original, sample.shape[0]!, this.config)
     const epsilon = useClippedModelOutput
-      ? predictEpsilon('sample', original, sample.data, alphaCumprod)
-      : predictEpsilon(type, prediction, sample.data, alphaCumprod)
+      ? predictEpsilon('sample', original, sample.data, mixed)
+      : predictEpsilon(type, prediction, sample.data, mixed)
 
     const alphaCumprodPrev = this.#alphaCumprodPrev(timestep, options.prevTimestep)
     const std = Math.fround(Math.fround(eta) * sqrt32(posteriorVariance(transition(alphaCumprod, alphaCumprodPrev))))
@@ -116,10 +108,8 @@ export class DDIMScheduler extends DiscreteScheduler<DDIMSchedulerConfig> implem
     const { generator, dtype, varianceNoise } = options
     if (!Number.isFinite(eta) || eta < 0 || eta > 1) throw invalid('eta', 'a number from 0 to 1', eta)
     if (eta === 0) return undefined
-    if (varianceNoise === undefined) return drawNoise(shape, generator, dtype)
-    if (generator !== undefined)
-      throw new KandinskyError('INVALID_ARGUMENT', 'Expected either generator or varianceNoise but received both')
-    checkShape('varianceNoise', varianceNoise, shape)
-    return varianceNoise
+    return varianceNoise === undefined
+      ? drawNoise(shape, generator, dtype)
+      : givenNoise(varianceNoise, shape, generator)
   }
 }

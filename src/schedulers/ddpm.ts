@@ -17,7 +17,7 @@ import {
   transition,
 } from './posterior.js'
 import { checkSignal, limitOriginal, predictOriginal, splitModelOutput, thresholdFields } from './prediction.js'
-import { DiscreteScheduler, type Scheduler, type StepOptions, type StepOutput, sqrt32 } from './scheduler.js'
+import { DiscreteScheduler, mixture, type Scheduler, type StepOptions, type StepOutput, sqrt32 } from './scheduler.js'
 import { spacedTimesteps, spacingFields } from './timesteps.js'
 
 const FIELDS = {
@@ -57,7 +57,7 @@ export class DDPMScheduler extends DiscreteScheduler<DDPMSchedulerConfig> implem
     return new DDPMScheduler(this.config)
   }
 
-  get learnsVariance(): boolean {
+  override get learnsVariance(): boolean {
     return this.config.variance_type === 'learned' || this.config.variance_type === 'learned_range'
   }
 
@@ -74,7 +74,7 @@ export class DDPMScheduler extends DiscreteScheduler<DDPMSchedulerConfig> implem
     const { prediction, variance } = splitModelOutput(modelOutput, sample, this.learnsVariance)
     const step = transition(this.alphasCumprod[timestep]!, prev >= 0 ? this.alphasCumprod[prev]! : 1)
     checkSignal(step.alphaCumprod, this.config)
-    const original = predictOriginal(this.config.prediction_type, prediction, sample.data, step.alphaCumprod)
+    const original = predictOriginal(this.config.prediction_type, prediction, sample.data, mixture(step.alphaCumprod))
     limitOriginal(original, sample.shape[0]!, this.config)
     const prevSample = posteriorMean(original, sample.data, step)
     if (timestep > 0) addNoiseTerm(prevSample, this.#std(step, variance), sample.shape, options)

@@ -1,9 +1,9 @@
 // The Gaussian q(x_prev | x_t, x_0) that DDPM and UnCLIP sample from: Ho et al., "Denoising Diffusion Probabilistic
 // Models", 2020, formulas 6 and 7.
-import { invalid } from '../errors.js'
+import { invalid, KandinskyError } from '../errors.js'
 import { randnTensor } from '../random.js'
 import type { Tensor } from '../tensor.js'
-import { type StepOptions, sqrt32 } from './scheduler.js'
+import { checkShape, type StepOptions, sqrt32 } from './scheduler.js'
 
 /** One step back. `alpha` and `beta` are those of the step, which may skip training timesteps. */
 export interface Transition {
@@ -74,4 +74,12 @@ export function drawNoise(
 ): Tensor {
   if (generator === undefined) throw invalid('generator', 'a generator, because this step draws noise,', generator)
   return randnTensor(shape, generator, dtype)
+}
+
+/** Noise that the caller brings in place of a draw. */
+export function givenNoise(noise: Tensor, shape: readonly number[], generator: StepOptions['generator']): Tensor {
+  if (generator !== undefined)
+    throw new KandinskyError('INVALID_ARGUMENT', 'Expected either generator or varianceNoise but received both')
+  checkShape('varianceNoise', noise, shape)
+  return noise
 }

@@ -1,17 +1,21 @@
-// From a model output to the clean sample it implies, and the limits put on that: shared by DDPM, DDIM and UnCLIP.
+// From a model output to the clean sample it implies, and the limits put on that: shared by all schedulers.
 import { invalid, KandinskyError } from '../errors.js'
 import { splitChannels, Tensor } from '../tensor.js'
 import { flag, number } from './config.js'
-import { checkShape, mixture } from './scheduler.js'
+import { checkShape, type Mixture } from './scheduler.js'
 
 export type PredictionType = 'epsilon' | 'sample' | 'v_prediction'
+
+export const dynamicThresholdFields = {
+  thresholding: flag(false),
+  dynamic_thresholding_ratio: number(0.995, 0, 1),
+  sample_max_value: number(1, 0),
+}
 
 export const thresholdFields = {
   clip_sample: flag(true),
   clip_sample_range: number(1, 0),
-  thresholding: flag(false),
-  dynamic_thresholding_ratio: number(0.995, 0, 1),
-  sample_max_value: number(1, 0),
+  ...dynamicThresholdFields,
 }
 
 interface ClipConfig {
@@ -19,11 +23,13 @@ interface ClipConfig {
   readonly clip_sample_range: number
 }
 
-interface ThresholdConfig extends ClipConfig {
+interface DynamicThresholdConfig {
   readonly thresholding: boolean
   readonly dynamic_thresholding_ratio: number
   readonly sample_max_value: number
 }
+
+type ThresholdConfig = ClipConfig & DynamicThresholdConfig
 
 export interface ModelPrediction {
   readonly prediction: Float32Array
@@ -46,14 +52,13 @@ export function splitModelOutput(modelOutput: Tensor, sample: Tensor, learnsVari
   return { prediction: prediction.data, variance: variance.data }
 }
 
-/** The clean sample that `prediction` implies for `sample` at this cumulative alpha. */
+/** The clean sample that `prediction` implies for a variance-preserving `sample` of this mixture. */
 export function predictOriginal(
   type: PredictionType,
   prediction: Float32Array,
   sample: Float32Array,
-  alphaCumprod: number,
+  { signal, noise }: Mixture,
 ): Float32Array {
-  const { signal, noise } = mixture(alphaCumprod)
   switch (type) {
     case 'epsilon':
       return sample.map((x, i) => Math.fround(x - Math.fround(noise * prediction[i]!)) / signal)
@@ -69,9 +74,8 @@ export function predictEpsilon(
   type: PredictionType,
   prediction: Float32Array,
   sample: Float32Array,
-  alphaCumprod: number,
+  { signal, noise }: Mixture,
 ): Float32Array {
-  const { signal, noise } = mixture(alphaCumprod)
   switch (type) {
     case 'epsilon':
       return prediction
@@ -97,7 +101,7 @@ export function clipOriginal(original: Float32Array, { clip_sample, clip_sample_
  * Clamps each batch entry to a quantile of its magnitudes (at least 1, at most `sample_max_value`), then scales that
  * quantile to 1: Saharia et al., "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding", 2022.
  */
-function thresholdDynamically(original: Float32Array, batch: number, config: ThresholdConfig): void {
+export function thresholdDynamically(original: Float32Array, batch: number, config: DynamicThresholdConfig): void {
   const rowLength = original.length / batch
   for (let row = 0; row < batch; row++) {
     const values = original.subarray(row * rowLength, (row + 1) * rowLength)

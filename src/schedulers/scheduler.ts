@@ -30,18 +30,31 @@ export interface StepOutput {
 export interface Scheduler {
   /** completed with defaults, under diffusers' keys */
   readonly config: Readonly<Record<string, unknown>>
-  /** descending; empty before `setTimesteps` */
+  /**
+   * One per model call, descending; empty before `setTimesteps`. They may be fractions, and second-order schedulers
+   * repeat some.
+   */
   readonly timesteps: readonly number[]
+  /** Model calls per step: a run that leaves out its first n steps begins at `timesteps[n * order]`. */
+  readonly order: number
   /** standard deviation of the initial noise; valid after `setTimesteps` */
   readonly initNoiseSigma: number
   /** whether `step` expects a model output with variance channels after the sample's channels */
   readonly learnsVariance: boolean
   /** @throws KandinskyError `INVALID_ARGUMENT` unless it is an integer from 1 to `num_train_timesteps` */
   setTimesteps(numInferenceSteps: number): void
+  /**
+   * Begins the run, or begins it anew, at `timesteps[index]` instead of the first (image-to-image). Without it, a run
+   * whose first call names a later timestep begins there.
+   *
+   * @throws KandinskyError `INVALID_ARGUMENT` unless `index` is a multiple of `order` in the range of `timesteps`
+   */
+  setBeginIndex(index: number): void
   /** What the model is to be given for `sample` at `timestep`. */
   scaleModelInput(sample: Tensor, timestep: number): Tensor
   /**
-   * Goes from `timestep` to the next one.
+   * Goes from `timestep` to the next one. Schedulers that keep state between steps take the timesteps in their order
+   * only.
    *
    * @param modelOutput the shape of `sample`, twice its channels where `learnsVariance`
    * @throws KandinskyError `INVALID_ARGUMENT` for an unknown timestep, a missing generator, or before `setTimesteps`;
@@ -49,22 +62,31 @@ export interface Scheduler {
    */
   step(modelOutput: Tensor, timestep: number, sample: Tensor, options?: StepOptions): StepOutput
   /**
-   * The forward process: `original` as it looks at `timesteps`.
+   * The forward process: `original` as it looks at `timesteps`, before `scaleModelInput`.
    *
-   * @param timesteps one per batch entry, or a single one for all
+   * @param timesteps one per batch entry, or a single one for all; schedulers that work on noise levels know only those
+   *   of the run
    */
   addNoise(original: Tensor, noise: Tensor, timesteps: readonly number[]): Tensor
   /** A scheduler of the same config without any state. */
   clone(): Scheduler
 }
 
+/** Weights of clean signal and noise in a sample. */
+export interface Mixture {
+  readonly signal: number
+  readonly noise: number
+}
+
 /** A variance-preserving process over `num_train_timesteps` discrete timesteps: model inputs are not scaled. */
 export abstract class DiscreteScheduler<C extends { readonly num_train_timesteps: number }> {
   readonly config: C
-  readonly initNoiseSigma = 1
+  readonly order: number = 1
   /** share of the signal's variance that is left at each training timestep */
   protected readonly alphasCumprod: Float32Array
   #timesteps: readonly number[] = []
+  /** where the run stands; unknown before its first call unless set */
+  #stepIndex: number | undefined
 
   constructor(config: C, betas: Float32Array) {
     this.config = config
@@ -79,6 +101,22 @@ export abstract class DiscreteScheduler<C extends { readonly num_train_timesteps
 
   protected set timesteps(timesteps: readonly number[]) {
     this.#timesteps = Object.freeze([...timesteps])
+    this.beginRun(undefined)
+  }
+
+  get initNoiseSigma(): number {
+    return 1
+  }
+
+  get learnsVariance(): boolean {
+    return false
+  }
+
+  setBeginIndex(index: number): void {
+    const last = this.timesteps.length - 1
+    if (!Number.isSafeInteger(index) || index < 0 || index > last || index % this.order !== 0)
+      throw invalid('index', `a multiple of ${this.order} from 0 to ${last}`, index)
+    this.beginRun(index)
   }
 
   scaleModelInput(sample: Tensor, _timestep: number): Tensor {
@@ -95,21 +133,66 @@ export abstract class DiscreteScheduler<C extends { readonly num_train_timesteps
     const data = new Float32Array(original.data.length)
     for (let row = 0; row < batch; row++) {
       const timestep = timesteps[row] ?? timesteps[0]!
-      this.checkTrainTimestep('timesteps', timestep)
-      const { signal, noise: sigma } = mixture(this.alphasCumprod[timestep]!)
+      const { signal, noise: sigma } = this.mixtureAt(timestep)
       for (let i = row * rowLength; i < (row + 1) * rowLength; i++)
         data[i] = Math.fround(signal * original.data[i]!) + Math.fround(sigma * noise.data[i]!)
     }
     return new Tensor(data, original.shape)
   }
 
+  /** How a sample at `timestep` is mixed. */
+  protected mixtureAt(timestep: number): Mixture {
+    const total = this.config.num_train_timesteps
+    if (!Number.isSafeInteger(timestep) || timestep < 0 || timestep >= total)
+      throw invalid('timesteps', `integers from 0 to ${total - 1}`, timestep)
+    return mixture(this.alphasCumprod[timestep]!)
+  }
+
+  /** Forgets the run before. Schedulers that keep more than their place between steps extend it. */
+  protected beginRun(stepIndex: number | undefined): void {
+    this.#stepIndex = stepIndex
+  }
+
   /** The timestep after `timestep` in this run, -1 after the last. */
   protected nextTimestep(timestep: number): number {
+    return this.timesteps[this.indexOf(timestep) + 1] ?? -1
+  }
+
+  /**
+   * The place of `timestep` in the run. Of repeated timesteps it is the one where the run stands, else the second one,
+   * where a step of a second-order scheduler begins.
+   */
+  protected indexOf(timestep: number): number {
     if (this.timesteps.length === 0)
       throw new KandinskyError('INVALID_ARGUMENT', 'Expected setTimesteps to be called before step')
     const index = this.timesteps.indexOf(timestep)
     if (index < 0) throw invalid('timestep', `one of the ${this.timesteps.length} in timesteps`, timestep)
-    return this.timesteps[index + 1] ?? -1
+    if (this.#stepIndex !== undefined && this.timesteps[this.#stepIndex] === timestep) return this.#stepIndex
+    return this.timesteps[index + 1] === timestep ? index + 1 : index
+  }
+
+  /** The place of a call in the run, for schedulers that go by the order of calls. */
+  protected currentIndex(timestep: number): number {
+    this.#stepIndex ??= this.timesteps[0] === timestep ? 0 : this.indexOf(timestep)
+    const expected = this.timesteps[this.#stepIndex]
+    if (expected === undefined)
+      throw new KandinskyError('INVALID_ARGUMENT', 'Expected setTimesteps to be called before another run')
+    if (timestep !== expected) throw invalid('timestep', `${expected}, the next of the run,`, timestep)
+    return this.#stepIndex
+  }
+
+  /** `currentIndex` for a step; these schedulers cannot leave out timesteps. */
+  protected beginStep(timestep: number, { prevTimestep }: StepOptions): number {
+    const index = this.currentIndex(timestep)
+    const next = this.timesteps[index + 1] ?? -1
+    if (prevTimestep !== undefined && prevTimestep !== next)
+      throw invalid('prevTimestep', `${next}, the next of the run,`, prevTimestep)
+    return index
+  }
+
+  /** To be called at the end of a step by schedulers that go by the order of calls. */
+  protected advance(index: number): void {
+    this.#stepIndex = index + 1
   }
 
   /** `prevTimestep` of the options, checked, or else `automatic`. */
@@ -119,15 +202,10 @@ export abstract class DiscreteScheduler<C extends { readonly num_train_timesteps
       throw invalid('prevTimestep', `an integer below ${timestep}`, given)
     return given
   }
-
-  private checkTrainTimestep(what: string, timestep: number): void {
-    if (!Number.isSafeInteger(timestep) || timestep < 0 || timestep >= this.config.num_train_timesteps)
-      throw invalid(what, `integers from 0 to ${this.config.num_train_timesteps - 1}`, timestep)
-  }
 }
 
-/** Weights of signal and noise in a sample with this cumulative alpha. */
-export function mixture(alphaCumprod: number): { signal: number; noise: number } {
+/** The variance-preserving mixture with this cumulative alpha. */
+export function mixture(alphaCumprod: number): Mixture {
   return { signal: sqrt32(alphaCumprod), noise: sqrt32(Math.fround(1 - alphaCumprod)) }
 }
 

@@ -9,6 +9,12 @@ export const spacingFields = {
   steps_offset: integer(0, 0),
 }
 
+/** `spacingFields` of the classes that work on noise levels. */
+export const linspaceFields = {
+  ...spacingFields,
+  timestep_spacing: oneOf('linspace', ['linspace', 'leading', 'trailing']),
+}
+
 interface SpacingConfig {
   readonly num_train_timesteps: number
   readonly timestep_spacing: TimestepSpacing
@@ -39,17 +45,58 @@ export function spacedTimesteps(config: SpacingConfig, count: number): number[] 
       return evenTimesteps(total, count, 0)
     case 'leading': {
       const ratio = Math.floor(total / count)
-      const room = total - 1 - (count - 1) * ratio
-      if (steps_offset > room)
-        throw invalid('steps_offset', `at most ${room} with ${count} inference steps`, steps_offset)
+      checkOffset(steps_offset, total - 1 - (count - 1) * ratio, count)
       return indices.map((i) => i * ratio + steps_offset).reverse()
     }
-    case 'trailing': {
-      // numpy's arange multiplies the rounded difference of its first two values
-      const delta = total - total / count - total
-      return indices.map((i) => roundHalfEven(total + i * delta) - 1)
-    }
+    case 'trailing':
+      return trailingTimesteps(total, total, count)
   }
+}
+
+/**
+ * Timesteps of the multistep solvers, which reach the clean sample from the last timestep without visiting 0: of
+ * count + 1 even ones the noisiest.
+ *
+ * Source: `set_timesteps` of diffusers' scheduling_dpmsolver_multistep.py and scheduling_unipc_multistep.py.
+ *
+ * @param end the timestep behind the noisiest; below `num_train_timesteps`, trailing ones may become fewer than `count`
+ * @throws KandinskyError `INVALID_ARGUMENT` as for `spacedTimesteps`, and where timesteps would repeat
+ */
+export function multistepTimesteps(config: SpacingConfig, count: number, end: number): number[] {
+  const { num_train_timesteps: total, timestep_spacing, steps_offset } = config
+  checkStepCount(count, timestep_spacing === 'trailing' ? total : end - 1)
+  switch (timestep_spacing) {
+    case 'linspace':
+      return evenTimesteps(end, count + 1, 0).slice(0, -1)
+    case 'leading': {
+      const ratio = Math.floor(end / (count + 1))
+      checkOffset(steps_offset, total - 1 - count * ratio, count)
+      return Array.from({ length: count }, (_, i) => (count - i) * ratio + steps_offset)
+    }
+    case 'trailing':
+      return trailingTimesteps(total, end, count)
+  }
+}
+
+/** Like `spacedTimesteps`, but linspace is not rounded: float32 fractions. */
+export function fractionalTimesteps(config: SpacingConfig, count: number): number[] {
+  const last = config.num_train_timesteps - 1
+  if (config.timestep_spacing !== 'linspace' || count === 1) return spacedTimesteps(config, count)
+  checkStepCount(count, last + 1)
+  const ratio = last / (count - 1)
+  return Array.from({ length: count }, (_, i) => Math.fround(i === 0 ? last : (count - 1 - i) * ratio))
+}
+
+function trailingTimesteps(total: number, end: number, count: number): number[] {
+  const ratio = total / count
+  // numpy's arange multiplies the rounded difference of its first two values
+  const delta = end - ratio - end
+  const length = Math.min(count, Math.ceil(end / ratio))
+  return Array.from({ length }, (_, i) => roundHalfEven(end + i * delta) - 1)
+}
+
+function checkOffset(offset: number, room: number, count: number): void {
+  if (offset > room) throw invalid('steps_offset', `at most ${room} with ${count} inference steps`, offset)
 }
 
 /** `count` timesteps evenly from `total - 1` down to 0, both included; `single` is what one step gives. */
@@ -60,6 +107,6 @@ export function evenTimesteps(total: number, count: number, single: number): num
 }
 
 /** Adding 1.5 * 2^52 makes the double itself round to whole numbers, halves to even ones. */
-function roundHalfEven(value: number): number {
+export function roundHalfEven(value: number): number {
   return value + 1.5 * 2 ** 52 - 1.5 * 2 ** 52
 }

@@ -17,7 +17,7 @@ import {
   transition,
 } from './posterior.js'
 import { clipOriginal, predictOriginal, splitModelOutput } from './prediction.js'
-import { DiscreteScheduler, type Scheduler, type StepOptions, type StepOutput } from './scheduler.js'
+import { DiscreteScheduler, mixture, type Scheduler, type StepOptions, type StepOutput } from './scheduler.js'
 import { checkStepCount, evenTimesteps } from './timesteps.js'
 
 const FIELDS = {
@@ -54,7 +54,7 @@ export class UnCLIPScheduler extends DiscreteScheduler<UnCLIPSchedulerConfig> im
     return new UnCLIPScheduler(this.config)
   }
 
-  get learnsVariance(): boolean {
+  override get learnsVariance(): boolean {
     return this.config.variance_type === 'learned_range'
   }
 
@@ -73,7 +73,7 @@ export class UnCLIPScheduler extends DiscreteScheduler<UnCLIPSchedulerConfig> im
     const prev = this.prevTimestep(timestep, options.prevTimestep, this.nextTimestep(timestep))
     const { prediction, variance } = splitModelOutput(modelOutput, sample, this.learnsVariance)
     const step = this.#transition(timestep, prev)
-    const original = predictOriginal(this.config.prediction_type, prediction, sample.data, step.alphaCumprod)
+    const original = predictOriginal(this.config.prediction_type, prediction, sample.data, mixture(step.alphaCumprod))
     clipOriginal(original, this.config)
     const prevSample = posteriorMean(original, sample.data, step)
     if (timestep > 0) addNoiseTerm(prevSample, this.#std(step, variance), sample.shape, options)

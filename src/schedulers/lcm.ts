@@ -1,0 +1,86 @@
+// Latent consistency models: Luo et al., "Latent Consistency Models: Synthesizing High-Resolution Images with Few-Step
+// Inference", 2023. Every step jumps to a clean sample and adds fresh noise down to the next timestep. It takes a
+// network distilled for that. The reference is diffusers' scheduling_lcm.py.
+//
+// Easy to get wrong: the timesteps are chosen from the `original_inference_steps` of the distillation, so there cannot be
+// more of them; and the last step draws no noise.
+import { invalid } from '../errors.js'
+import { Tensor } from '../tensor.js'
+import { betaFields, makeBetas } from './betas.js'
+import { type ConfigOf, flag, integer, knownPart, number, oneOf, readConfig } from './config.js'
+import { drawNoise } from './posterior.js'
+import { checkSignal, limitOriginal, predictOriginal, splitModelOutput, thresholdFields } from './prediction.js'
+import { DiscreteScheduler, mixture, type Scheduler, type StepOptions, type StepOutput } from './scheduler.js'
+import { weightedSum } from './sigmas.js'
+import { checkStepCount } from './timesteps.js'
+
+const FIELDS = {
+  ...betaFields,
+  beta_start: number(0.00085, 0, 1),
+  beta_end: number(0.012, 0, 1),
+  beta_schedule: oneOf('scaled_linear', ['linear', 'scaled_linear', 'squaredcos_cap_v2']),
+  original_inference_steps: integer(50, 1),
+  ...thresholdFields,
+  clip_sample: flag(false),
+  prediction_type: oneOf('epsilon', ['epsilon', 'sample', 'v_prediction']),
+  timestep_scaling: number(10, 0),
+}
+
+export type LCMSchedulerConfig = ConfigOf<typeof FIELDS>
+
+/** standard deviation of the data that the boundary condition assumes */
+const SIGMA_DATA = 0.5
+
+export class LCMScheduler extends DiscreteScheduler<LCMSchedulerConfig> implements Scheduler {
+  /**
+   * @param config diffusers' keys and defaults, without those that the reference has but never uses (timestep_spacing,
+   *   steps_offset, set_alpha_to_one)
+   * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
+   */
+  constructor(config: Partial<LCMSchedulerConfig> = {}) {
+    const complete = readConfig('LCMScheduler', FIELDS, config)
+    const { original_inference_steps: original, num_train_timesteps: total } = complete
+    if (original > total) throw invalid('original_inference_steps', `at most ${total} (num_train_timesteps)`, original)
+    super(complete, makeBetas(complete))
+  }
+
+  /** Takes what applies from the `scheduler_config.json` of any scheduler class and ignores its other keys. */
+  static fromConfig(config: object): LCMScheduler {
+    return new LCMScheduler(knownPart(FIELDS, config))
+  }
+
+  clone(): LCMScheduler {
+    return new LCMScheduler(this.config)
+  }
+
+  /** @throws KandinskyError `INVALID_ARGUMENT` unless it is an integer from 1 to `original_inference_steps` */
+  setTimesteps(numInferenceSteps: number): void {
+    const { original_inference_steps: original, num_train_timesteps: total } = this.config
+    checkStepCount(numInferenceSteps, original)
+    const distilled = Array.from({ length: original }, (_, i) => (original - i) * Math.floor(total / original) - 1)
+    const stride = original / numInferenceSteps
+    this.timesteps = Array.from({ length: numInferenceSteps }, (_, i) => distilled[Math.floor(i * stride)]!)
+  }
+
+  step(modelOutput: Tensor, timestep: number, sample: Tensor, options: StepOptions = {}): StepOutput {
+    const next = this.prevTimestep(timestep, options.prevTimestep, this.nextTimestep(timestep))
+    const { prediction } = splitModelOutput(modelOutput, sample, this.learnsVariance)
+    const alphaCumprod = this.alphasCumprod[timestep]!
+    checkSignal(alphaCumprod, this.config)
+    const original = predictOriginal(this.config.prediction_type, prediction, sample.data, mixture(alphaCumprod))
+    limitOriginal(original, sample.shape[0]!, this.config)
+    const time = timestep * this.config.timestep_scaling
+    const variance = time ** 2 + SIGMA_DATA ** 2
+    const denoised = weightedSum([time / Math.sqrt(variance), original], [SIGMA_DATA ** 2 / variance, sample.data])
+    return {
+      prevSample: next < 0 ? new Tensor(denoised, sample.shape) : this.#noised(denoised, sample.shape, next, options),
+      predOriginalSample: new Tensor(denoised.slice(), sample.shape),
+    }
+  }
+
+  #noised(denoised: Float32Array, shape: readonly number[], timestep: number, options: StepOptions): Tensor {
+    const { signal, noise } = this.mixtureAt(timestep)
+    const drawn = drawNoise(shape, options.generator, options.dtype)
+    return new Tensor(weightedSum([signal, denoised], [noise, drawn.data]), shape)
+  }
+}
