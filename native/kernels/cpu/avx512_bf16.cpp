@@ -20,12 +20,7 @@ using vb = __m512i;
 
 INLINE vb bload(const uint16_t* p) { return _mm512_loadu_si512(p); }
 
-// Written as assembly because GCC 12 otherwise hoists the six broadcasts of a step above its products and spills sums.
-INLINE vb broadcast_pair(const uint16_t* p) {
-  vb x;
-  __asm__ volatile("vpbroadcastd %1, %0" : "=v"(x) : "m"(*(const uint32_t*)p));
-  return x;
-}
+INLINE vb broadcast_pair(const uint16_t* p) { return _mm512_set1_epi32(*(const int*)p); }
 
 INLINE vf vdot(vf sum, vb a, vb b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 

@@ -6,6 +6,10 @@
 
 constexpr int kRows = 6;
 constexpr int kPanel = kVectors * kLanes;
+// Loads may not move across this. Left alone, GCC 12 hoists a step's broadcasts above its products, runs out of registers
+// and keeps sums on the stack, at half the speed; scripts/check-spills.mjs looks for that.
+#define KEEP_ORDER() __asm__ volatile("" ::: "memory")
+
 constexpr int kBlockPairs = 128;  // weights of one pass: 128 pairs x 64 columns x 4 B = 32 KB stay in the L1 cache
 
 template <int R, int V>
@@ -30,6 +34,7 @@ static NOINLINE void multiply_tile(const act_t* const* rows, int64_t offset, con
     vb b[V];
     UNROLL for (int v = 0; v < V; ++v) b[v] = bload(panel + v * kLanes * 2);
     UNROLL for (int r = 0; r < R; ++r) {
+      KEEP_ORDER();
       const vb x = broadcast_pair(a[r] + 2 * p);
       UNROLL for (int v = 0; v < V; ++v) sum[r][v] = vdot(sum[r][v], x, b[v]);
     }
@@ -37,13 +42,16 @@ static NOINLINE void multiply_tile(const act_t* const* rows, int64_t offset, con
     vf b[V];
     UNROLL for (int v = 0; v < V; ++v) b[v] = vlow_half(panel + v * kLanes * 2);
     UNROLL for (int r = 0; r < R; ++r) {
+      KEEP_ORDER();
       const vf x = vset1(a[r][2 * p]);
-      UNROLL for (int v = 0; v < V; ++v) sum[r][v] = vfma(x, b[v], sum[r][v]);
+      UNROLL for (int v = 0; v < V; ++v) add_product(sum[r][v], x, b[v]);
     }
+    KEEP_ORDER();
     UNROLL for (int v = 0; v < V; ++v) b[v] = vhigh_half(panel + v * kLanes * 2);
     UNROLL for (int r = 0; r < R; ++r) {
+      KEEP_ORDER();
       const vf x = vset1(a[r][2 * p + 1]);
-      UNROLL for (int v = 0; v < V; ++v) sum[r][v] = vfma(x, b[v], sum[r][v]);
+      UNROLL for (int v = 0; v < V; ++v) add_product(sum[r][v], x, b[v]);
     }
 #endif
     panel += kPanel * 2;

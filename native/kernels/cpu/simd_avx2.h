@@ -13,6 +13,8 @@ INLINE vf vsub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 INLINE vf vmul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 INLINE vf vdiv(vf a, vf b) { return _mm256_div_ps(a, b); }
 INLINE vf vfma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+// sum += a * b in place. As an intrinsic, GCC 12 likes to overwrite `a` instead and then runs out of registers.
+INLINE void add_product(vf& sum, vf a, vf b) { __asm__("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b)); }
 INLINE vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); }
 INLINE vf vmin(vf a, vf b) { return _mm256_min_ps(a, b); }
 INLINE vf vround(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

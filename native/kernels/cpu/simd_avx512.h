@@ -13,6 +13,8 @@ INLINE vf vsub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 INLINE vf vmul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 INLINE vf vdiv(vf a, vf b) { return _mm512_div_ps(a, b); }
 INLINE vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+// sum += a * b in place. As an intrinsic, GCC 12 likes to overwrite `a` instead and then runs out of registers.
+INLINE void add_product(vf& sum, vf a, vf b) { __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
 INLINE vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
 INLINE vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
 INLINE vf vround(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

@@ -13,6 +13,7 @@ INLINE vf vsub(vf a, vf b) { return vsubq_f32(a, b); }
 INLINE vf vmul(vf a, vf b) { return vmulq_f32(a, b); }
 INLINE vf vdiv(vf a, vf b) { return vdivq_f32(a, b); }
 INLINE vf vfma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+INLINE void add_product(vf& sum, vf a, vf b) { sum = vfma(a, b, sum); }
 INLINE vf vmax(vf a, vf b) { return vmaxq_f32(a, b); }
 INLINE vf vmin(vf a, vf b) { return vminq_f32(a, b); }
 INLINE vf vround(vf a) { return vrndnq_f32(a); }

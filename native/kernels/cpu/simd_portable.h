@@ -20,6 +20,7 @@ INLINE vf vsub(vf a, vf b) { return a - b; }
 INLINE vf vmul(vf a, vf b) { return a * b; }
 INLINE vf vdiv(vf a, vf b) { return a / b; }
 INLINE vf vfma(vf a, vf b, vf c) { return a * b + c; }
+INLINE void add_product(vf& sum, vf a, vf b) { sum = vfma(a, b, sum); }
 INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
 INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }
 // Adding and subtracting 1.5 * 2^23 rounds to nearest for the |a| < 2^22 that exp2 needs.
