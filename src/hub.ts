@@ -98,7 +98,7 @@ export async function resolveSource(source: string, options: HubOptions = {}): P
  */
 export async function connectedPrior(folder: string): Promise<string | undefined> {
   const text = await readFile(join(folder, 'README.md'), 'utf8').catch(() => '')
-  const frontMatter = /^\uFEFF?---[ \t]*\r?\n([\s\S]*?\n)---/.exec(text)?.[1] ?? ''
+  const frontMatter = /^\uFEFF?---[ \t]*(?=\r?\n)([\s\S]*?)\n---/.exec(text)?.[1] ?? ''
   const value = /^prior:[ \t]*(?:#.*)?(?:\r?\n[ \t]*-[ \t]+|\[[ \t]*)?["']?([^\s"',\]#]+)/m.exec(frontMatter)?.[1]
   return value !== undefined && HUB_ID.test(value) ? value : undefined
 }
