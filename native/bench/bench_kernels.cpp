@@ -74,7 +74,7 @@ bool wanted(const std::string& name) { return name.find(filter) != std::string::
 /// Weights as a float32 file has them, and packed.
 struct TestWeights {
   Aligned<unsigned char> values, packed;
-  Weights weights;
+  ProductWeights weights;
   TestWeights(const CpuKernels& kernels, Algorithm algorithm, int out, int taps, int in)
       : values(filled(static_cast<size_t>(out) * taps * in, ActType::f32)) {
     const WeightRows rows = {values.data(), static_cast<int64_t>(taps) * in * 4, nullptr, 1024, out, taps, in};

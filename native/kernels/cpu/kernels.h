@@ -46,7 +46,7 @@ struct WeightRows {
 };
 
 /// Weights of one product: packed once by `pack`, or (packed == nullptr) expanded panel by panel on every call.
-struct Weights {
+struct ProductWeights {
   Algorithm algorithm;
   const void* packed;
   WeightRows rows;  // sizes are read in both cases, data only when nothing is packed
@@ -98,7 +98,7 @@ struct ConvArgs {
   int height, width;  // of the result
   int kernel, stride;
   int origin;  // row and column of src that tap (0, 0) of pixel (0, 0) reads
-  Weights weights;
+  ProductWeights weights;
   const float* bias;      // [out] or null
   const float* residual;  // like dst, or null; may be dst itself
   float* dst;             // [batch][height][width][out]
@@ -109,7 +109,7 @@ struct GemmArgs {
   const void* src;  // act [rows][src_stride]
   int64_t src_stride;
   int rows;
-  Weights weights;
+  ProductWeights weights;
   const float* bias;
   Activation activation;
   const float* residual;  // float32 [rows][residual_stride] or null

@@ -6,7 +6,7 @@ struct Product {
   int64_t pixel_stride;  // elements
   int src_height, src_width, height, width, rows;
   int kernel, stride, origin;
-  const Weights* weights;
+  const ProductWeights* weights;
   const float* bias;
   Activation activation;
   const float* residual;
@@ -33,7 +33,7 @@ INLINE bool by_pieces(const WeightRows& w) {
   return w.in_features % 2 == 0 && row_length(w) % 256 == 0 && (!w.to_float || w.bytes_per_256 > 0);
 }
 
-INLINE int row_block(const Weights& weights, int rows) {
+INLINE int row_block(const ProductWeights& weights, int rows) {
   const int limit = weights.packed ? kPackedRows : kExpandedRows;
   return min_of(round_up(ceil_div(rows, ceil_div(rows, limit)), kRows), rows);
 }

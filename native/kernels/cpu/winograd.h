@@ -44,7 +44,7 @@ INLINE WinogradScratch winograd_scratch(Arena& arena, const Winograd<M>& g) {
   scratch.sums = arena.take<float>(g.tile_stride * g.kProducts);
   scratch.rows = arena.take<const act_t*>(g.block);
   if (!g.args->weights.packed) {
-    const Weights& w = g.args->weights;
+    const ProductWeights& w = g.args->weights;
     scratch.buffer = arena.take<float>(pack_buffer_size(w.rows));
     scratch.panel = arena.take<uint16_t>(panel_words(w.algorithm, w.rows));
   }
@@ -190,13 +190,13 @@ static void winograd_block(const Winograd<M>& g, int group_start, int slot, int 
   }
 }
 
-INLINE const uint16_t* packed_panel(const Weights& w, int panel) {
+INLINE const uint16_t* packed_panel(const ProductWeights& w, int panel) {
   return (const uint16_t*)w.packed + panel * panel_words(w.algorithm, w.rows);
 }
 
 template <int M>
 static void winograd_private(const Winograd<M>& g, const WinogradScratch& scratch, WorkContext* work, int nth) {
-  const Weights& w = g.args->weights;
+  const ProductWeights& w = g.args->weights;
   const int panels = panel_count(w.rows);
   for (int task; (task = take_task(work)) * g.block < g.tiles;) {
     const int start = task * g.block, size = min_of(g.block, g.tiles - start);
@@ -210,7 +210,7 @@ static void winograd_private(const Winograd<M>& g, const WinogradScratch& scratc
 
 template <int M>
 static void winograd_group(const Winograd<M>& g, int start, const WinogradScratch& scratch, WorkContext* work, int nth) {
-  const Weights& w = g.args->weights;
+  const ProductWeights& w = g.args->weights;
   const int size = min_of(g.group, g.tiles - start), panels = panel_count(w.rows);
   for (int slot; (slot = take_task(work)) < size;) {
     transform_tile(g, start + slot, g.transformed + (int64_t)slot * g.channels);
