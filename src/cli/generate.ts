@@ -41,7 +41,11 @@ export const options: Record<string, CliOption> = {
   width: { type: 'string', value: 'W', description: 'pixels, rounded up to a multiple of 64 (default: 512)' },
   height: { type: 'string', value: 'H', description: 'pixels, rounded up to a multiple of 64 (default: 512)' },
   count: { type: 'string', value: 'N', description: 'pictures to make (default: 1)' },
-  scheduler: { type: 'string', value: 'NAME', description: "ddim, ddpm (default: the checkpoint's own)" },
+  scheduler: {
+    type: 'string',
+    value: 'NAME',
+    description: "ddim, dpm++, euler, unipc … (default: the checkpoint's own)",
+  },
   prior: { type: 'string', value: 'SOURCE', description: 'where the prior is, when the model holds only the decoder' },
   'prior-steps': { type: 'string', value: 'N', description: 'steps of the prior (default: 25)' },
   'prior-guidance': { type: 'string', value: 'G', description: 'guidance scale of the prior (default: 4)' },

@@ -173,19 +173,20 @@ export async function loadDecoderComponents(
   return { unet: unet!, movq: movq!, scheduler, identity: await identify(checkpoint) }
 }
 
-/** The scheduler of a checkpoint, as its own class. */
-export async function loadScheduler(checkpoint: Checkpoint, subfolder = 'scheduler'): Promise<Scheduler> {
+/** The settings that a checkpoint stores for a scheduler. */
+export async function schedulerConfig(checkpoint: Checkpoint, subfolder: string): Promise<object> {
   const file = `${subfolder}/scheduler_config.json`
   const config = await readJson(checkpoint, file)
   if (config === undefined) throw new KandinskyError('FILE_NOT_FOUND', `Expected ${file} in ${checkpoint.source}`)
-  return schedulerFromConfig(config)
+  return config
 }
 
 async function readJson(checkpoint: Checkpoint, file: string): Promise<object | undefined> {
   const text = await checkpoint.text(file)
   if (text === undefined) return undefined
   try {
-    const value: unknown = JSON.parse(text)
+    // Python writes DPM-Solver's default lambda_min_clipped in a way that JSON does not know; null stands for defaults.
+    const value: unknown = JSON.parse(text.replace(/:\s*-Infinity\b/g, ': null'))
     if (typeof value === 'object' && value !== null) return value
   } catch {}
   throw new KandinskyError('BAD_FILE', `Expected a JSON object in ${file} of ${checkpoint.source}`)
@@ -197,7 +198,7 @@ async function chooseScheduler(checkpoint: Checkpoint, wanted: PretrainedOptions
       throw invalid('scheduler', 'a scheduler or its name', wanted)
     return wanted
   }
-  const own = await loadScheduler(checkpoint)
+  const own = schedulerFromConfig(await schedulerConfig(checkpoint, 'scheduler'))
   return wanted === undefined ? own : schedulerByName(wanted, own.config)
 }
 

@@ -12,22 +12,22 @@ import { PNDMScheduler as PNDM } from '../schedulers/pndm.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { UnCLIPScheduler as UnCLIP } from '../schedulers/unclip.js'
 import { UniPCMultistepScheduler as UniPCMultistep } from '../schedulers/unipc-multistep.js'
-import { loadScheduler, type PretrainedOptions } from './load.js'
+import { type PretrainedOptions, schedulerConfig } from './load.js'
 
 type SchedulerSource = Pick<PretrainedOptions, 'subfolder' | 'cacheDir' | 'revision' | 'token' | 'signal'>
 
 function withFromPretrained<Class extends { fromConfig(config: object): Scheduler }>(schedulerClass: Class) {
   return Object.assign(schedulerClass, {
     /**
-     * The scheduler with the settings that a checkpoint stores for it.
+     * The scheduler with what applies of the settings that a checkpoint stores for its own, of whatever class.
      * @param source as for pipelines
      * @param options.subfolder folder of the scheduler_config.json, default `scheduler`
      */
     async fromPretrained(source: string, options: SchedulerSource = {}): Promise<ReturnType<Class['fromConfig']>> {
       const { subfolder = 'scheduler', ...rest } = options
       const { path } = await resolveSource(source, rest)
-      const stored = await loadScheduler(await openCheckpoint(path), subfolder)
-      return schedulerClass.fromConfig(stored.config) as ReturnType<Class['fromConfig']>
+      const config = await schedulerConfig(await openCheckpoint(path), subfolder)
+      return schedulerClass.fromConfig(config) as ReturnType<Class['fromConfig']>
     },
   })
 }
