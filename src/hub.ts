@@ -148,11 +148,14 @@ async function repositoryOf(id: string, options: HubOptions): Promise<Repository
   const { env } = process
   const home = withHome(env.HF_HOME || join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'huggingface'))
   const cache = options.cacheDir || env.HF_HUB_CACHE || env.HUGGINGFACE_HUB_CACHE || join(home, 'hub')
+  if (typeof cache !== 'string') throw invalid('cacheDir', 'a folder', cache)
   const endpoint = (env.HF_ENDPOINT || 'https://huggingface.co').replace(/\/+$/, '')
   if (!/^https?:/.test(endpoint) || !URL.canParse(endpoint))
     throw invalid('HF_ENDPOINT', 'an http or https URL', endpoint)
   const tokenFile = withHome(env.HF_TOKEN_PATH || join(home, 'token'))
-  const token = (options.token || env.HF_TOKEN || (await readFile(tokenFile, 'utf8').catch(() => ''))).trim()
+  const given: unknown = options.token || env.HF_TOKEN || (await readFile(tokenFile, 'utf8').catch(() => ''))
+  const token = typeof given === 'string' ? given.trim() : '\0'
+  // Not through `invalid`, which would show the token.
   if (!/^[\x21-\x7e]*$/.test(token))
     throw new KandinskyError('INVALID_ARGUMENT', 'Expected a token of printable ASCII characters such as "hf_…"')
   const headers: Record<string, string> = token ? { authorization: `Bearer ${token}` } : {}

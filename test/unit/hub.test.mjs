@@ -381,6 +381,8 @@ test('refusals say what to do', async () => {
   await rejects(resolveSource(ID, { revision: '../x' }), 'INVALID_ARGUMENT', /revision/)
   hub.faults[UNET] = [{ status: 403, headers: { 'x-error-code': 'GatedRepo' } }]
   await rejects(resolveSource(ID), 'FILE_NOT_FOUND', /is gated: accept its conditions at http.*tiny-decoder/)
+  await rejects(resolveSource(ID, { token: 5 }), 'INVALID_ARGUMENT', /token/)
+  await rejects(resolveSource(ID, { cacheDir: 5 }), 'INVALID_ARGUMENT', /cacheDir/)
   process.env.HF_ENDPOINT = 'ftp://x'
   await rejects(resolveSource(ID), 'INVALID_ARGUMENT', /HF_ENDPOINT/)
 })
