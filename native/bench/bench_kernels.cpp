@@ -47,15 +47,15 @@ void report(const CpuKernels& kernels, const std::string& name, double seconds, 
 }
 
 /// Small random values; the kernels' speed does not depend on them, but zeros and NaNs would flatter some machines.
-void fill(void* memory, size_t bytes, ActType type) {
+void fill(void* memory, size_t bytes, NumberType type) {
   std::mt19937 generator(1);
   std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
   float values[1009];
   for (float& value : values) value = uniform(generator);
-  for (size_t i = 0; i < bytes / (type == ActType::f32 ? 4 : 2); ++i) {
+  for (size_t i = 0; i < bytes / (type == NumberType::f32 ? 4 : 2); ++i) {
     uint32_t bits;
     std::memcpy(&bits, &values[i % 1009], 4);
-    if (type == ActType::f32) {
+    if (type == NumberType::f32) {
       static_cast<uint32_t*>(memory)[i] = bits;
     } else {
       static_cast<uint16_t*>(memory)[i] = static_cast<uint16_t>(bits >> 16);
@@ -63,8 +63,8 @@ void fill(void* memory, size_t bytes, ActType type) {
   }
 }
 
-Aligned<unsigned char> filled(size_t count, ActType type) {
-  Aligned<unsigned char> memory(count * (type == ActType::f32 ? 4 : 2));
+Aligned<unsigned char> filled(size_t count, NumberType type) {
+  Aligned<unsigned char> memory(count * (type == NumberType::f32 ? 4 : 2));
   fill(memory.data(), memory.size(), type);
   return memory;
 }
@@ -76,7 +76,7 @@ struct TestWeights {
   Aligned<unsigned char> values, packed;
   ProductWeights weights;
   TestWeights(const CpuKernels& kernels, Algorithm algorithm, int out, int taps, int in)
-      : values(filled(static_cast<size_t>(out) * taps * in, ActType::f32)) {
+      : values(filled(static_cast<size_t>(out) * taps * in, NumberType::f32)) {
     const WeightRows rows = {values.data(), static_cast<int64_t>(taps) * in * 4, nullptr, 1024, out, taps, in};
     packed = Aligned<unsigned char>(kernels.packed_size(algorithm, &rows));
     test::run_kernel(kernels.pack, PackArgs{algorithm, rows, packed.data()}, threads);
@@ -93,7 +93,7 @@ void bench_conv(const CpuKernels& kernels, int batch, int in, int out, int size)
     const TestWeights weights(kernels, static_cast<Algorithm>(i), out, 9, in);
     const size_t pixels = static_cast<size_t>(batch) * size * size;
     const auto src = filled(static_cast<size_t>(batch) * (size + 2) * (size + 2) * in, kernels.act_type);
-    const auto residual = filled(pixels * out, ActType::f32), dst = filled(pixels * out, ActType::f32);
+    const auto residual = filled(pixels * out, NumberType::f32), dst = filled(pixels * out, NumberType::f32);
     ConvArgs args = {};
     args.src = src.data();
     args.batch = batch;
@@ -141,7 +141,7 @@ void bench_attention(const CpuKernels& kernels, int batch, int heads, int dim, i
   const int width = heads * dim;
   const auto qkv = filled(static_cast<size_t>(batch) * tokens * width * 3, kernels.act_type);
   const auto extra = filled(static_cast<size_t>(batch) * (added + 1) * width, kernels.act_type);
-  const size_t size = kernels.act_type == ActType::f32 ? 4 : 2;
+  const size_t size = kernels.act_type == NumberType::f32 ? 4 : 2;
   Aligned<unsigned char> dst(static_cast<size_t>(batch) * tokens * width * size);
   AttentionArgs args = {};
   args.q = qkv.data();
@@ -164,8 +164,8 @@ void bench_prepare(const CpuKernels& kernels, int batch, int channels, int size,
   const std::string name = "prepare " + std::to_string(channels) + " @" + std::to_string(size) + (spatial ? " spatial" : "");
   if (!wanted(name)) return;
   const size_t values = static_cast<size_t>(batch) * size * size * channels;
-  const auto src = filled(values, ActType::f32), vectors = filled(static_cast<size_t>(channels) * batch, ActType::f32);
-  const auto low = filled(values / 64, ActType::f32);
+  const auto src = filled(values, NumberType::f32), vectors = filled(static_cast<size_t>(channels) * batch, NumberType::f32);
+  const auto low = filled(values / 64, NumberType::f32);
   Aligned<float> dst(static_cast<size_t>(batch) * (size + 2) * (size + 2) * channels);
   PrepareArgs args = {};
   args.src[0] = reinterpret_cast<const float*>(src.data());

@@ -34,13 +34,13 @@ uint16_t to_bf16(float x) {
   return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-size_t act_size(const CpuKernels& kernels) { return kernels.act_type == ActType::bf16 ? 2 : 4; }
+size_t act_size(const CpuKernels& kernels) { return kernels.act_type == NumberType::bf16 ? 2 : 4; }
 
 /// An act buffer with these values.
 Aligned<unsigned char> to_act(const CpuKernels& kernels, const std::vector<float>& values) {
   Aligned<unsigned char> act(values.size() * act_size(kernels) + 64);
   for (size_t i = 0; i < values.size(); ++i) {
-    if (kernels.act_type == ActType::bf16) {
+    if (kernels.act_type == NumberType::bf16) {
       reinterpret_cast<uint16_t*>(act.data())[i] = to_bf16(values[i]);
     } else {
       reinterpret_cast<float*>(act.data())[i] = values[i];
@@ -52,7 +52,7 @@ Aligned<unsigned char> to_act(const CpuKernels& kernels, const std::vector<float
 std::vector<float> from_act(const CpuKernels& kernels, const unsigned char* act, size_t count) {
   std::vector<float> values(count);
   for (size_t i = 0; i < count; ++i) {
-    values[i] = kernels.act_type == ActType::bf16 ? from_bf16(reinterpret_cast<const uint16_t*>(act)[i])
+    values[i] = kernels.act_type == NumberType::bf16 ? from_bf16(reinterpret_cast<const uint16_t*>(act)[i])
                                                   : reinterpret_cast<const float*>(act)[i];
   }
   return values;
@@ -134,15 +134,12 @@ struct ConvCase {
   bool bias, residual;
 };
 
-// How far float32 inputs, and bfloat16 weights (and activations where the variant has them), may be from the reference.
+/// How far a product of float32 operands may be from the reference, relative to the norm: what rounding weights (and
+/// activations, where the variant does) to bfloat16 makes of it, times the algorithm's amplification.
 double tolerance_of(const CpuKernels& kernels, Algorithm algorithm) {
-  const bool bf16 = kernels.act_type == ActType::bf16;
-  switch (algorithm) {
-    case Algorithm::direct: return bf16 ? 0.003 : 0.0025;
-    case Algorithm::winograd_f2: return bf16 ? 0.006 : 0.004;
-    case Algorithm::winograd_f4: return bf16 ? 0.016 : 0.011;
-  }
-  return 0;
+  const double amplification[] = {1.0, 2.2, 6.0};
+  const bool bf16_weights = kernels.weight_type == NumberType::bf16, bf16_act = kernels.act_type == NumberType::bf16;
+  return (bf16_act ? 0.0028 : bf16_weights ? 0.002 : 1e-6) * amplification[static_cast<int>(algorithm)];
 }
 
 const char* algorithm_name(Algorithm algorithm) {
@@ -269,7 +266,7 @@ TEST(kernels_gemm) {
         run_all_team_sizes(kernels, kernels.gemm, args, dst.data(), dst.size(), what + how);
         std::vector<float> actual = from_act(kernels, dst.data(), c.f32_dst ? 0 : expected.size());
         if (c.f32_dst) actual.assign(reinterpret_cast<float*>(dst.data()), reinterpret_cast<float*>(dst.data()) + expected.size());
-        check_distance(kernels, what + how, actual.data(), expected, kernels.act_type == ActType::bf16 ? 0.004 : 2e-6);
+        check_distance(kernels, what + how, actual.data(), expected, kernels.act_type == NumberType::bf16 ? 0.004 : 2e-6);
       };
       check("");
       args.weights.packed = nullptr;
@@ -344,7 +341,7 @@ TEST(kernels_prepare) {
       Aligned<unsigned char> dst(expected.size() * (c.f32_dst ? 4 : act_size(kernels)));
       args.dst = dst.data();
       run_all_team_sizes(kernels, kernels.prepare, args, dst.data(), dst.size(), what);
-      const bool f32 = c.f32_dst || kernels.act_type == ActType::f32;
+      const bool f32 = c.f32_dst || kernels.act_type == NumberType::f32;
       std::vector<float> actual = f32 ? std::vector<float>(reinterpret_cast<float*>(dst.data()),
                                                            reinterpret_cast<float*>(dst.data()) + expected.size())
                                       : from_act(kernels, dst.data(), expected.size());
@@ -441,7 +438,8 @@ TEST(kernels_attention) {
       args.dst = dst.data();
       run_all_team_sizes(kernels, kernels.attention, args, reinterpret_cast<unsigned char*>(dst.data()),
                          expected.size() * 4, what);
-      check_distance(kernels, what, dst.data(), expected, kernels.act_type == ActType::bf16 ? 0.005 : 3e-6);
+      check_distance(kernels, what, dst.data(), expected,
+                     kernels.act_type == NumberType::bf16 ? 0.005 : 3e-6);
     });
   }
 }

@@ -9,8 +9,8 @@ static_assert(kKeyBlock % kPanel == 0, "a block of keys is whole panels");
 struct Attention {
   const AttentionArgs* args;
   int keys, key_blocks, panels;  // panels of the head dimension
-  int64_t key_words, value_words;  // 16-bit words per head
-  uint16_t *packed_keys, *packed_values;
+  int64_t key_size, value_size;  // weights per head
+  weight_t *packed_keys, *packed_values;
 };
 
 struct AttentionScratch {
@@ -26,10 +26,10 @@ INLINE Attention attention_layout(const AttentionArgs* args, Arena& arena) {
   t.keys = args->added_tokens + args->tokens;
   t.key_blocks = ceil_div(t.keys, kKeyBlock);
   t.panels = ceil_div(args->head_dim, kPanel);
-  t.key_words = (int64_t)t.key_blocks * kKeyBlock * args->head_dim;
-  t.value_words = (int64_t)t.key_blocks * kKeyBlock * t.panels * kPanel;
-  t.packed_keys = arena.take<uint16_t>(t.key_words * args->batch * args->heads);
-  t.packed_values = arena.take<uint16_t>(t.value_words * args->batch * args->heads);
+  t.key_size = (int64_t)t.key_blocks * kKeyBlock * args->head_dim;
+  t.value_size = (int64_t)t.key_blocks * kKeyBlock * t.panels * kPanel;
+  t.packed_keys = arena.take<weight_t>(t.key_size * args->batch * args->heads);
+  t.packed_values = arena.take<weight_t>(t.value_size * args->batch * args->heads);
   return t;
 }
 
@@ -61,8 +61,8 @@ INLINE const act_t* key_row(const Attention& t, const void* added, const void* o
   return (const act_t*)own + ((int64_t)batch * a.tokens + index - a.added_tokens) * a.kv_stride + column;
 }
 
-/// Words of kLanes neighbouring elements of one row (keys) or of the same element of two rows (values).
-INLINE void narrow_keys(const act_t* row, int count, uint16_t* dst) {
+/// Elements of one key or value as weights; writes whole vectors.
+INLINE void narrow_keys(const act_t* row, int count, weight_t* dst) {
   for (int i = 0; i < count; i += kLanes) {
     const int lanes = min_of(kLanes, count - i);
     if (lanes == kLanes) {
@@ -75,38 +75,35 @@ INLINE void narrow_keys(const act_t* row, int count, uint16_t* dst) {
   }
 }
 
-/// One block of a head's keys: kKeyBlock / kPanel panels [head_dim / 2][kPanel][2].
-static void pack_keys(const Attention& t, int batch, int head, int block, uint16_t* dst) {
+/// One block of a head's keys: kKeyBlock / kPanel panels [head_dim / kWordValues][kPanel][kWordValues].
+static void pack_keys(const Attention& t, int batch, int head, int block, weight_t* dst) {
   const int dim = t.args->head_dim;
   for (int n0 = 0; n0 < kKeyBlock; n0 += kPackRows) {
     uint32_t* out = (uint32_t*)(dst + (int64_t)(n0 / kPanel) * dim * kPanel) + n0 % kPanel;
     PackBlock words = {};
-    for (int k = 0; k < dim; k += 2 * kPackWords) {
-      const int count = min_of(2 * kPackWords, dim - k);
+    for (int k = 0; k < dim; k += kBlockValues) {
+      const int count = min_of(kBlockValues, dim - k);
       for (int n = 0; n < kPackRows; ++n) {
         const act_t* row = key_row(t, t.args->added_k, t.args->k, batch, head, block * kKeyBlock + n0 + n);
-        uint16_t part[2 * kPackWords + kLanes] = {0};
+        weight_t part[kBlockValues + kLanes] = {0};
         if (row) narrow_keys(row + k, count, part);
         memcpy(words[n], part, sizeof words[n]);
       }
-      turn_block(words, count / 2, out + (int64_t)(k / 2) * kPanel);
+      turn_block(words, ceil_div(count, kWordValues), out + (int64_t)(k / kWordValues) * kPanel);
     }
   }
 }
 
-/// One block of a head's values: `panels` panels [kKeyBlock / 2][kPanel][2].
-static void pack_values(const Attention& t, int batch, int head, int block, uint16_t* dst) {
+/// One block of a head's values: `panels` panels whose words hold the values of kWordValues keys.
+static void pack_values(const Attention& t, int batch, int head, int block, weight_t* dst) {
   const int dim = t.args->head_dim;
-  for (int n = 0; n < kKeyBlock; n += 2) {
-    const act_t* row0 = key_row(t, t.args->added_v, t.args->v, batch, head, block * kKeyBlock + n);
-    const act_t* row1 = key_row(t, t.args->added_v, t.args->v, batch, head, block * kKeyBlock + n + 1);
+  for (int n = 0; n < kKeyBlock; ++n) {
+    const act_t* row = key_row(t, t.args->added_v, t.args->v, batch, head, block * kKeyBlock + n);
     for (int panel = 0; panel < t.panels; ++panel) {
-      uint16_t even_row[kPanel + kLanes] = {0}, odd_row[kPanel + kLanes] = {0};
-      const int count = min_of(kPanel, dim - panel * kPanel);
-      if (row0) narrow_keys(row0 + panel * kPanel, count, even_row);
-      if (row1) narrow_keys(row1 + panel * kPanel, count, odd_row);
-      uint32_t* out = (uint32_t*)(dst + (int64_t)panel * kKeyBlock * kPanel) + (int64_t)(n / 2) * kPanel;
-      for (int k = 0; k < kPanel; ++k) out[k] = even_row[k] | (uint32_t)odd_row[k] << 16;
+      weight_t values[kPanel + kLanes] = {0};
+      if (row) narrow_keys(row + panel * kPanel, min_of(kPanel, dim - panel * kPanel), values);
+      weight_t* out = dst + ((int64_t)panel * kKeyBlock + n / kWordValues * kWordValues) * kPanel + n % kWordValues;
+      for (int k = 0; k < kPanel; ++k) out[k * kWordValues] = values[k];
     }
   }
 }
@@ -162,7 +159,7 @@ static void attend(const Attention& t, const AttentionScratch& s, int batch, int
   memset(s.sums, 0, (size_t)t.panels * kQueryBlock * kPanel * sizeof(float));
   for (int block = 0; block < t.key_blocks; ++block) {
     const int keys = min_of(kKeyBlock, t.keys - block * kKeyBlock);
-    const uint16_t* k = t.packed_keys + pair * t.key_words + (int64_t)block * kKeyBlock * a.head_dim;
+    const weight_t* k = t.packed_keys + pair * t.key_size + (int64_t)block * kKeyBlock * a.head_dim;
     for (int panel = 0; panel < kKeyBlock / kPanel; ++panel) {
       multiply(queries, count, 0, k + (int64_t)panel * a.head_dim * kPanel, a.head_dim / 2,
                s.scores + panel * kQueryBlock * kPanel, false, kPanel, false);
@@ -171,7 +168,7 @@ static void attend(const Attention& t, const AttentionScratch& s, int batch, int
       const float* mask = a.mask ? a.mask + batch * a.mask_stride + (int64_t)(first + r) * t.keys + block * kKeyBlock : nullptr;
       softmax_row(t, s, r, mask, keys);
     }
-    const uint16_t* v = t.packed_values + pair * t.value_words + (int64_t)block * kKeyBlock * t.panels * kPanel;
+    const weight_t* v = t.packed_values + pair * t.value_size + (int64_t)block * kKeyBlock * t.panels * kPanel;
     for (int panel = 0; panel < t.panels; ++panel) {
       multiply(weights, count, 0, v + (int64_t)panel * kKeyBlock * kPanel, (keys + 1) / 2,
                s.sums + (int64_t)panel * kQueryBlock * kPanel, true, a.head_dim - panel * kPanel, false);
@@ -196,9 +193,9 @@ static void attention(const AttentionArgs* args, WorkContext* work, int ith, int
   for (int task; (task = take_task(work)) < pairs * t.key_blocks;) {
     const int pair = task / t.key_blocks, block = task % t.key_blocks;
     const int batch = pair / args->heads, head = pair % args->heads;
-    pack_keys(t, batch, head, block, t.packed_keys + pair * t.key_words + (int64_t)block * kKeyBlock * args->head_dim);
+    pack_keys(t, batch, head, block, t.packed_keys + pair * t.key_size + (int64_t)block * kKeyBlock * args->head_dim);
     pack_values(t, batch, head, block,
-                t.packed_values + pair * t.value_words + (int64_t)block * kKeyBlock * t.panels * kPanel);
+                t.packed_values + pair * t.value_size + (int64_t)block * kKeyBlock * t.panels * kPanel);
   }
   barrier(work, nth);
   const int blocks = ceil_div(args->queries, kQueryBlock);

@@ -16,6 +16,7 @@ namespace {
 #include "kernels/cpu/simd_avx512.h"
 
 using act_t = uint16_t;
+using weight_t = uint16_t;
 using vb = __m512i;
 
 INLINE vb bload(const uint16_t* p) { return _mm512_loadu_si512(p); }

@@ -22,14 +22,15 @@ void kernel_yield() { std::this_thread::yield(); }
 
 extern const CpuKernels cpu_kernels_portable;
 #if defined(__x86_64__)
-extern const CpuKernels cpu_kernels_avx2, cpu_kernels_avx512, cpu_kernels_avx512_bf16;
+extern const CpuKernels cpu_kernels_avx2, cpu_kernels_avx2_f32, cpu_kernels_avx512, cpu_kernels_avx512_f32,
+    cpu_kernels_avx512_bf16;
 #elif defined(__aarch64__)
-extern const CpuKernels cpu_kernels_neon, cpu_kernels_neon_bf16;
+extern const CpuKernels cpu_kernels_neon, cpu_kernels_neon_f32, cpu_kernels_neon_bf16;
 #endif
 
 namespace {
 
-constexpr int kMaxVariants = 4;
+constexpr int kMaxVariants = 6;
 
 struct Variants {
   const CpuKernels* list[kMaxVariants + 1] = {};
@@ -64,7 +65,9 @@ void detect(Variants& variants) {
   const bool bf16 = avx512 && extended.eax >= 1 && bit(extended1.eax, 5);
   if (bf16) variants.add(cpu_kernels_avx512_bf16);
   if (avx512) variants.add(cpu_kernels_avx512);
+  if (avx512) variants.add(cpu_kernels_avx512_f32);
   if (avx2) variants.add(cpu_kernels_avx2);
+  if (avx2) variants.add(cpu_kernels_avx2_f32);
 }
 
 #elif defined(__aarch64__)
@@ -84,6 +87,7 @@ bool has_bf16() {
 void detect(Variants& variants) {
   if (has_bf16()) variants.add(cpu_kernels_neon_bf16);
   variants.add(cpu_kernels_neon);
+  variants.add(cpu_kernels_neon_f32);
 }
 
 #else
@@ -102,13 +106,14 @@ const Variants& variants() {
   return found;
 }
 
-const CpuKernels& pick() {
+/// The variant that KANDINSKY_CPU names; null if it names none.
+const CpuKernels* forced() {
   const char* wanted = std::getenv("KANDINSKY_CPU");
-  if (!wanted || !*wanted) return *variants().list[0];
+  if (!wanted || !*wanted) return nullptr;
   std::string known;
   for (int i = 0; i < variants().count; ++i) {
     const CpuKernels* kernels = variants().list[i];
-    if (std::strcmp(kernels->name, wanted) == 0) return *kernels;
+    if (std::strcmp(kernels->name, wanted) == 0) return kernels;
     known += known.empty() ? kernels->name : std::string(", ") + kernels->name;
   }
   fail(ErrorCode::invalid_argument, "Expected one of %s for KANDINSKY_CPU but received %s", known.c_str(), wanted);
@@ -118,9 +123,14 @@ const CpuKernels& pick() {
 
 const CpuKernels* const* list_cpu_kernels() { return variants().list; }
 
-const CpuKernels& cpu_kernels() {
-  static const CpuKernels& picked = pick();
-  return picked;
+const CpuKernels& cpu_kernels(bool exact) {
+  static const CpuKernels* const wanted = forced();
+  if (wanted) return *wanted;
+  for (int i = 0; i < variants().count; ++i) {
+    const CpuKernels& kernels = *variants().list[i];
+    if (!exact || (kernels.act_type == NumberType::f32 && kernels.weight_type == NumberType::f32)) return kernels;
+  }
+  return cpu_kernels_portable;
 }
 
 Algorithm choose_algorithm(int height, int width, int in_features, int /*out_features*/) {

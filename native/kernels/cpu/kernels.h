@@ -14,7 +14,7 @@
 
 namespace kandinsky {
 
-enum class ActType { f32, bf16 };
+enum class NumberType { f32, bf16 };  // of activations and packed weights
 enum class Activation { none, silu, gelu, quick_gelu };
 enum class Resample { none, avg_pool_2x2, nearest_2x };
 
@@ -143,7 +143,8 @@ struct CpuKernel {
 
 struct CpuKernels {
   const char* name;
-  ActType act_type;
+  NumberType act_type;
+  NumberType weight_type;  // both f32: results as exact as float32 is
   int panel;  // packed weights hold whole panels of this many out channels; matrices of whole panels may be concatenated
   size_t (*packed_size)(Algorithm algorithm, const WeightRows* rows);
   void (*dequantize_q8_0)(const void* row, float* values, int64_t count);  // a faster WeightRows::to_float
@@ -158,9 +159,10 @@ struct CpuKernels {
 /// The variants that this machine can run, best first, ending in a null pointer.
 const CpuKernels* const* list_cpu_kernels();
 
-/// The best variant, or the one that the environment variable KANDINSKY_CPU names. Throws invalid_argument, naming what
-/// this machine can run, if that is not possible. Chosen at the first call.
-const CpuKernels& cpu_kernels();
+/// The fastest variant, or with `exact` the fastest whose activations and weights are float32 (for float32 checkpoints).
+/// The environment variable KANDINSKY_CPU names a variant to use instead in both cases. Throws invalid_argument, naming
+/// what this machine can run, if it is not among them. The environment is read at the first call.
+const CpuKernels& cpu_kernels(bool exact = false);
 
 /// The algorithm for a stride-1 3x3 convolution with this result size: Winograd saves multiplications where the image is
 /// large enough to repay its larger packed weights.

@@ -1,8 +1,9 @@
 // The matrix product inside everything: up to kRows rows of activations times one panel of packed weights.
 //
-// A panel holds kPanel out channels: [pairs of input channels][kPanel][2] bfloat16, so that one vector load brings, for
-// kLanes out channels, two consecutive input channels, which is what a bfloat16 dot product takes and what a shift and a
-// mask widen where there is none. Sums stay in registers over `pairs`, then go to a tile of kPanel columns.
+// A panel holds kPanel out channels. With bfloat16 weights it is [pairs of input channels][kPanel][2], so that one vector
+// load brings, for kLanes out channels, two consecutive input channels, which is what a bfloat16 dot product takes and what
+// a shift and a mask widen where there is none. With float32 weights it is [input channels][kPanel]. Sums stay in registers
+// over `pairs`, then go to a tile of kPanel columns.
 
 constexpr int kRows = 6;
 constexpr int kPanel = kVectors * kLanes;
@@ -12,8 +13,16 @@ constexpr int kPanel = kVectors * kLanes;
 
 constexpr int kBlockPairs = 128;  // weights of one pass: 128 pairs x 64 columns x 4 B = 32 KB stay in the L1 cache
 
+#if defined(WEIGHTS_F32)
+INLINE vf first_of_pair(const float* panel, int v) { return vload(panel + v * kLanes); }
+INLINE vf second_of_pair(const float* panel, int v) { return vload(panel + kPanel + v * kLanes); }
+#elif !defined(ACT_BF16)
+INLINE vf first_of_pair(const uint16_t* panel, int v) { return vlow_half(panel + v * kLanes * 2); }
+INLINE vf second_of_pair(const uint16_t* panel, int v) { return vhigh_half(panel + v * kLanes * 2); }
+#endif
+
 template <int R, int V>
-static NOINLINE void multiply_tile(const act_t* const* rows, int64_t offset, const uint16_t* panel, int pairs, float* tile,
+static NOINLINE void multiply_tile(const act_t* const* rows, int64_t offset, const weight_t* panel, int pairs, float* tile,
                                    bool accumulate) {
   const act_t* a[R];
   vf sum[R][V];
@@ -28,8 +37,9 @@ static NOINLINE void multiply_tile(const act_t* const* rows, int64_t offset, con
     }
   }
   for (int p = 0; p < pairs; ++p) {
-    __builtin_prefetch(panel + 2048 / sizeof *panel);
-    UNROLL for (int v = 1; v < V * kLanes / 16; ++v) __builtin_prefetch(panel + 2048 / sizeof *panel + v * 32);
+    UNROLL for (int line = 0; line < V * kLanes * 2 * (int)sizeof *panel / 64; ++line) {
+      __builtin_prefetch((const char*)panel + 2048 + line * 64);
+    }
 #ifdef ACT_BF16
     vb b[V];
     UNROLL for (int v = 0; v < V; ++v) b[v] = bload(panel + v * kLanes * 2);
@@ -40,14 +50,14 @@ static NOINLINE void multiply_tile(const act_t* const* rows, int64_t offset, con
     }
 #else
     vf b[V];
-    UNROLL for (int v = 0; v < V; ++v) b[v] = vlow_half(panel + v * kLanes * 2);
+    UNROLL for (int v = 0; v < V; ++v) b[v] = first_of_pair(panel, v);
     UNROLL for (int r = 0; r < R; ++r) {
       KEEP_ORDER();
       const vf x = vset1(a[r][2 * p]);
       UNROLL for (int v = 0; v < V; ++v) add_product(sum[r][v], x, b[v]);
     }
     KEEP_ORDER();
-    UNROLL for (int v = 0; v < V; ++v) b[v] = vhigh_half(panel + v * kLanes * 2);
+    UNROLL for (int v = 0; v < V; ++v) b[v] = second_of_pair(panel, v);
     UNROLL for (int r = 0; r < R; ++r) {
       KEEP_ORDER();
       const vf x = vset1(a[r][2 * p + 1]);
@@ -71,9 +81,9 @@ INLINE void prefetch_rows(const act_t* const* rows, int count, int64_t offset, i
 
 /// tile[count][kPanel] (+)= rows[count][2 * pairs] * panel. Only the first `columns` columns are computed, up to a vector.
 /// `far` says that the rows are not in the L2 cache (fetching them ahead costs 2 % where they are, and saves 10 % else).
-static void multiply(const act_t* const* rows, int count, int64_t offset, const uint16_t* panel, int pairs, float* tile,
+static void multiply(const act_t* const* rows, int count, int64_t offset, const weight_t* panel, int pairs, float* tile,
                      bool accumulate, int columns, bool far) {
-  using Tile = void (*)(const act_t* const*, int64_t, const uint16_t*, int, float*, bool);
+  using Tile = void (*)(const act_t* const*, int64_t, const weight_t*, int, float*, bool);
   static const Tile wide[kRows] = {multiply_tile<1, kVectors>, multiply_tile<2, kVectors>, multiply_tile<3, kVectors>,
                                    multiply_tile<4, kVectors>, multiply_tile<5, kVectors>, multiply_tile<6, kVectors>};
   static const Tile narrow[kRows] = {multiply_tile<1, 1>, multiply_tile<2, 1>, multiply_tile<3, 1>,

@@ -16,6 +16,7 @@ namespace {
 #include "kernels/cpu/simd_neon.h"
 
 using act_t = uint16_t;
+using weight_t = uint16_t;
 using vb = bfloat16x8_t;
 
 INLINE vb bload(const uint16_t* p) { return vreinterpretq_bf16_u16(vld1q_u16(p)); }

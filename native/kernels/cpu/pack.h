@@ -1,10 +1,10 @@
-// Weight rows of any stored type to bfloat16 panels.
+// Weight rows of any stored type to panels of weight_t.
 
 INLINE int panel_count(const WeightRows& w) { return ceil_div(w.out_features, kPanel); }
 INLINE int tap_width(const WeightRows& w) { return (w.in_features + 1) & ~1; }  // input channels per tap, made even
 
-/// 16-bit words of one panel.
-INLINE int64_t panel_words(Algorithm algorithm, const WeightRows& w) {
+/// Weights of one panel.
+INLINE int64_t panel_size(Algorithm algorithm, const WeightRows& w) {
   const int products = algorithm == Algorithm::direct ? w.taps : algorithm == Algorithm::winograd_f2 ? 16 : 36;
   return (int64_t)products * tap_width(w) * kPanel;
 }
@@ -32,16 +32,18 @@ static void dequantize_q8_0(const void* row, float* values, int64_t count) {
   }
 }
 
-// Panels are made in blocks of kPackRows out channels (their words fill whole cache lines) by kPackWords words: rows are
-// narrowed to words, then the block is turned, because a panel has the words of one pair side by side.
+// Panels are made in blocks of kPackRows out channels (their words fill whole cache lines) by kPackWords words of 32 bits:
+// rows are narrowed to words, then the block is turned, because a panel has one word of all out channels side by side.
 constexpr int kPackRows = kPanel < 16 ? kPanel : 16;
 constexpr int kPackWords = 16;
+constexpr int kWordValues = 4 / sizeof(weight_t);
+constexpr int kBlockValues = kPackWords * kWordValues;
 using PackBlock = uint32_t[kPackRows][kPackWords];
 
-/// The first `count` of up to 2 * kPackWords values as bfloat16, zero beyond.
-INLINE void narrow_row(const float* values, int64_t count, uint32_t* words) {
-  for (int i = 0; i < 2 * kPackWords; i += kLanes) {
-    narrow((uint16_t*)words + i, i < count ? vload_part(values + i, count - i < kLanes ? (int)(count - i) : kLanes) : vzero());
+/// The first `count` of up to kBlockValues values as words, zero beyond.
+INLINE void narrow_row(const float* values, int count, uint32_t* words) {
+  for (int i = 0; i < kBlockValues; i += kLanes) {
+    narrow((weight_t*)words + i, i < count ? vload_part(values + i, count - i) : vzero());
   }
 }
 
@@ -58,9 +60,9 @@ INLINE void turn_block(const PackBlock& block, int words, uint32_t* dst) {
 
 /// A piece of one panel of a direct product: `count` columns of [taps][in_features] from `first` on, which is 0 or, for an
 /// even number of channels, a multiple of 256.
-static void pack_direct(const WeightRows& w, int panel, int64_t first, int64_t count, float* buffer, uint16_t* dst) {
+static void pack_direct(const WeightRows& w, int panel, int64_t first, int64_t count, float* buffer, weight_t* dst) {
   const int channels = w.in_features, width = tap_width(w);
-  uint32_t* words = (uint32_t*)dst - (first / channels * width + first % channels) / 2 * kPanel;
+  uint32_t* words = (uint32_t*)dst - (first / channels * width + first % channels) / kWordValues * kPanel;
   for (int n0 = 0; n0 < kPanel; n0 += kPackRows) {
     const int valid = min_of(kPackRows, w.out_features - panel * kPanel - n0);
     const float* rows[kPackRows];
@@ -69,9 +71,9 @@ static void pack_direct(const WeightRows& w, int panel, int64_t first, int64_t c
     for (int64_t k = 0; k < count;) {
       const int64_t tap = (first + k) / channels, channel = (first + k) % channels;
       const int64_t left = channels - channel < count - k ? channels - channel : count - k;  // of this tap
-      const int step = left < 2 * kPackWords ? (int)left : 2 * kPackWords;
+      const int step = left < kBlockValues ? (int)left : kBlockValues;
       for (int n = 0; n < valid; ++n) narrow_row(rows[n] + k, step, block[n]);
-      turn_block(block, (step + 1) / 2, words + (tap * width + channel) / 2 * kPanel + n0);
+      turn_block(block, ceil_div(step, kWordValues), words + (tap * width + channel) / kWordValues * kPanel + n0);
       k += step;
     }
   }
@@ -108,10 +110,10 @@ INLINE void weight_line(vf a, vf b, vf c, vf* u) {
   }
 }
 
-/// The N x N transformed taps of 2 * kPackWords input channels of one out channel, as row `n` of each product's block.
+/// The N x N transformed taps of kBlockValues input channels of one out channel, as row `n` of each product's block.
 template <int N>
 INLINE void transform_taps(const float* taps, int channels, int count, PackBlock* blocks, int n) {
-  for (int c = 0; c < 2 * kPackWords; c += kLanes) {
+  for (int c = 0; c < kBlockValues; c += kLanes) {
     if (c >= count) continue;  // those words are not stored
     const int lanes = min_of(kLanes, count - c);
     vf half[3][N];
@@ -123,26 +125,26 @@ INLINE void transform_taps(const float* taps, int channels, int count, PackBlock
     for (int i = 0; i < N; ++i) {
       vf u[N];
       weight_line<N>(half[0][i], half[1][i], half[2][i], u);
-      for (int j = 0; j < N; ++j) narrow((uint16_t*)blocks[i * N + j][n] + c, u[j]);
+      for (int j = 0; j < N; ++j) narrow((weight_t*)blocks[i * N + j][n] + c, u[j]);
     }
   }
 }
 
 template <int N>
-static void pack_winograd(const WeightRows& w, int panel, float* buffer, uint16_t* dst) {
+static void pack_winograd(const WeightRows& w, int panel, float* buffer, weight_t* dst) {
   const int channels = w.in_features;
-  const int64_t length = 9 * (int64_t)channels, product_words = (int64_t)tap_width(w) / 2 * kPanel;
+  const int64_t length = 9 * (int64_t)channels, product_words = (int64_t)tap_width(w) / kWordValues * kPanel;
   PackBlock blocks[N * N] = {};
   for (int n0 = 0; n0 < kPanel; n0 += kPackRows) {
     const int valid = max_of(0, min_of(kPackRows, w.out_features - panel * kPanel - n0));
     if (valid < kPackRows) memset(blocks, 0, sizeof blocks);
     const float* rows[kPackRows];
     for (int n = 0; n < valid; ++n) rows[n] = row_values(w, panel * kPanel + n0 + n, 0, length, buffer + n * length);
-    for (int k = 0; k < channels; k += 2 * kPackWords) {
-      const int count = min_of(2 * kPackWords, channels - k);
+    for (int k = 0; k < channels; k += kBlockValues) {
+      const int count = min_of(kBlockValues, channels - k);
       for (int n = 0; n < valid; ++n) transform_taps<N>(rows[n] + k, channels, count, blocks, n);
-      uint32_t* out = (uint32_t*)dst + (int64_t)k / 2 * kPanel + n0;
-      for (int i = 0; i < N * N; ++i) turn_block(blocks[i], (count + 1) / 2, out + i * product_words);
+      uint32_t* out = (uint32_t*)dst + (int64_t)k / kWordValues * kPanel + n0;
+      for (int i = 0; i < N * N; ++i) turn_block(blocks[i], ceil_div(count, kWordValues), out + i * product_words);
     }
   }
 }
@@ -150,7 +152,7 @@ static void pack_winograd(const WeightRows& w, int panel, float* buffer, uint16_
 INLINE int64_t row_length(const WeightRows& w) { return (int64_t)w.taps * w.in_features; }
 
 /// One whole panel. `buffer` holds kPackRows rows.
-static void pack_panel(Algorithm algorithm, const WeightRows& w, int panel, float* buffer, uint16_t* dst) {
+static void pack_panel(Algorithm algorithm, const WeightRows& w, int panel, float* buffer, weight_t* dst) {
   switch (algorithm) {
     case Algorithm::direct: return pack_direct(w, panel, 0, row_length(w), buffer, dst);
     case Algorithm::winograd_f2: return pack_winograd<4>(w, panel, buffer, dst);
@@ -159,7 +161,7 @@ static void pack_panel(Algorithm algorithm, const WeightRows& w, int panel, floa
 }
 
 static size_t packed_size(Algorithm algorithm, const WeightRows* w) {
-  return (size_t)panel_count(*w) * panel_words(algorithm, *w) * sizeof(uint16_t);
+  return (size_t)panel_count(*w) * panel_size(algorithm, *w) * sizeof(weight_t);
 }
 
 INLINE size_t pack_buffer_size(const WeightRows& w) { return (size_t)kPackRows * row_length(w); }
@@ -174,9 +176,9 @@ static void pack(const PackArgs* args, WorkContext* work, int ith, int nth) {
   Arena arena{work->scratch, 0};
   float* buffer = nullptr;
   for (int i = 0; i <= ith; ++i) buffer = arena.take<float>(pack_buffer_size(args->rows));
-  const int64_t words = panel_words(args->algorithm, args->rows);
+  const int64_t size = panel_size(args->algorithm, args->rows);
   for (int p; (p = take_task(work)) < panel_count(args->rows);) {
-    pack_panel(args->algorithm, args->rows, p, buffer, (uint16_t*)args->dst + p * words);
+    pack_panel(args->algorithm, args->rows, p, buffer, (weight_t*)args->dst + p * size);
   }
   barrier(work, nth);
 }

@@ -1,6 +1,7 @@
-// Any machine: float32 activations, 4 lanes of the compiler's own vectors.
+// Any machine: float32 throughout, 4 lanes of the compiler's own vectors.
 #define KERNELS cpu_kernels_portable
 #define KERNELS_NAME "portable"
+#define WEIGHTS_F32
 #include "kernels/cpu/unit_begin.h"
 
 namespace kandinsky {

@@ -26,7 +26,7 @@ struct ProductScratch {
   float* tile;
   const act_t** rows;
   float* buffer;
-  uint16_t* piece;
+  weight_t* piece;
 };
 
 INLINE bool by_pieces(const WeightRows& w) {
@@ -47,7 +47,7 @@ INLINE ProductScratch product_scratch(Arena& arena, const Product& p) {
     const WeightRows& w = p.weights->rows;
     const size_t length = by_pieces(w) ? kPiece : (size_t)w.taps * tap_width(w);
     scratch.buffer = arena.take<float>(length * kPackRows);
-    scratch.piece = arena.take<uint16_t>(length * kPanel);
+    scratch.piece = arena.take<weight_t>(length * kPanel);
   }
   return scratch;
 }
@@ -68,7 +68,7 @@ static void product_tile(const Product& p, int panel, int count, const ProductSc
   const int width = tap_width(w), columns = min_of(kPanel, w.out_features - panel * kPanel);
   const bool far = (int64_t)p.rows * p.pixel_stride * (int)sizeof(act_t) > kFarBytes;
   if (p.weights->packed) {
-    const uint16_t* words = (const uint16_t*)p.weights->packed + panel * panel_words(Algorithm::direct, w);
+    const weight_t* words = (const weight_t*)p.weights->packed + panel * panel_size(Algorithm::direct, w);
     for (int tap = 0; tap < w.taps; ++tap, words += (int64_t)width * kPanel) {
       multiply(scratch.rows, count, tap_offset(p, tap), words, width / 2, scratch.tile, tap > 0, columns, far);
     }
@@ -78,7 +78,7 @@ static void product_tile(const Product& p, int panel, int count, const ProductSc
   for (int64_t first = 0; first < length; first += piece) {
     const int64_t end = first + piece < length ? first + piece : length;
     pack_direct(w, panel, first, end - first, scratch.buffer, scratch.piece);
-    const uint16_t* words = scratch.piece;
+    const weight_t* words = scratch.piece;
     for (int64_t k = first; k < end;) {
       const int64_t tap = k / w.in_features, channel = k % w.in_features;
       const int64_t count_k = k + w.in_features - channel < end ? w.in_features - channel : end - k;

@@ -3,7 +3,6 @@
 
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
-typedef uint32_t vu __attribute__((vector_size(16)));
 constexpr int kLanes = 4;
 constexpr int kVectors = 2;
 
@@ -32,23 +31,5 @@ INLINE float vmaximum(vf a) {
   return x > y ? x : y;
 }
 INLINE void cpu_pause() {}
-
-// A weight word holds the bfloat16 values of two consecutive input channels; widening one is a shift or a mask.
-INLINE vf vlow_half(const uint16_t* p) {
-  vu x;
-  memcpy(&x, p, sizeof x);
-  return (vf)(x << 16);
-}
-INLINE vf vhigh_half(const uint16_t* p) {
-  vu x;
-  memcpy(&x, p, sizeof x);
-  return (vf)(x & 0xffff0000u);
-}
-
-/// Rounds to bfloat16, ties to even.
-INLINE void narrow(uint16_t* p, vf x) {
-  const vu bits = (vu)x, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  for (int i = 0; i < kLanes; ++i) p[i] = (uint16_t)rounded[i];
-}
 
 INLINE vf vload_int8(const int8_t* p) { return vf{(float)p[0], (float)p[1], (float)p[2], (float)p[3]}; }

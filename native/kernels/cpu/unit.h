@@ -1,5 +1,6 @@
 // What one translation unit consists of, after it has defined its vectors. The unit defines KERNELS (the table's name)
-// and, if its dot product takes bfloat16, ACT_BF16 with vb, bload, broadcast_pair and vdot.
+// and, if its dot product takes bfloat16, ACT_BF16 with vb, bload, broadcast_pair and vdot, or WEIGHTS_F32 for weights that
+// are not narrowed.
 
 #include "kernels/cpu/common.h"
 #include "kernels/cpu/microkernel.h"
@@ -12,13 +13,20 @@
 }  // namespace
 
 #ifdef ACT_BF16
-static constexpr ActType kActType = ActType::bf16;
+static constexpr NumberType kNumberType = NumberType::bf16;
 #else
-static constexpr ActType kActType = ActType::f32;
+static constexpr NumberType kNumberType = NumberType::f32;
+#endif
+
+#ifdef WEIGHTS_F32
+static constexpr NumberType kWeightType = NumberType::f32;
+#else
+static constexpr NumberType kWeightType = NumberType::bf16;
 #endif
 
 extern const CpuKernels KERNELS = {KERNELS_NAME,
-                                   kActType,
+                                   kNumberType,
+                                   kWeightType,
                                    kPanel,
                                    packed_size,
                                    dequantize_q8_0,

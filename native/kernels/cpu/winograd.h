@@ -34,7 +34,7 @@ struct WinogradScratch {
   float* sums;         // [kProducts][block][kPanel]
   const act_t** rows;
   float* buffer;
-  uint16_t* panel;
+  weight_t* panel;
 };
 
 template <int M>
@@ -46,7 +46,7 @@ INLINE WinogradScratch winograd_scratch(Arena& arena, const Winograd<M>& g) {
   if (!g.args->weights.packed) {
     const ProductWeights& w = g.args->weights;
     scratch.buffer = arena.take<float>(pack_buffer_size(w.rows));
-    scratch.panel = arena.take<uint16_t>(panel_words(w.algorithm, w.rows));
+    scratch.panel = arena.take<weight_t>(panel_size(w.algorithm, w.rows));
   }
   return scratch;
 }
@@ -64,7 +64,7 @@ INLINE Winograd<M> winograd_layout(const ConvArgs* args, Arena& arena) {
   const int64_t fit = bytes / ((int64_t)g.kProducts * g.channels * sizeof(act_t));
   const int limit = max_of((int)(fit < 100000 ? fit : 100000) / kBlockTiles, 1) * kBlockTiles;
   g.shared = !args->weights.packed ||
-             panel_count(args->weights.rows) * panel_words(args->weights.algorithm, args->weights.rows) * 2 > kCachedWeights;
+             panel_count(args->weights.rows) * panel_size(args->weights.algorithm, args->weights.rows) * (int)sizeof(weight_t) > kCachedWeights;
   g.block = min_of(kBlockTiles, g.tiles);
   g.group = g.shared ? min_of(round_up(ceil_div(g.tiles, ceil_div(g.tiles, limit)), kBlockTiles), g.tiles) : g.block;
   // One cache line more than the data, or positions a power of two apart would compete for the same cache sets.
@@ -176,7 +176,7 @@ static NOINLINE void untransform_tile(const Winograd<M>& g, int tile, int first,
 
 /// One block of a group's tiles times one panel of out channels.
 template <int M>
-static void winograd_block(const Winograd<M>& g, int group_start, int slot, int count, int panel, const uint16_t* words,
+static void winograd_block(const Winograd<M>& g, int group_start, int slot, int count, int panel, const weight_t* words,
                            const WinogradScratch& scratch) {
   const int first = panel * kPanel, columns = min_of(kPanel, g.out_channels - first);
   for (int t = 0; t < count; ++t) scratch.rows[t] = scratch.transformed + (int64_t)(slot + t) * g.channels;
@@ -190,8 +190,8 @@ static void winograd_block(const Winograd<M>& g, int group_start, int slot, int 
   }
 }
 
-INLINE const uint16_t* packed_panel(const ProductWeights& w, int panel) {
-  return (const uint16_t*)w.packed + panel * panel_words(w.algorithm, w.rows);
+INLINE const weight_t* packed_panel(const ProductWeights& w, int panel) {
+  return (const weight_t*)w.packed + panel * panel_size(w.algorithm, w.rows);
 }
 
 template <int M>

@@ -1,0 +1,22 @@
+// AArch64 NEON: float32 activations, float32 weights: exact results.
+#ifdef __aarch64__
+#include <arm_neon.h>
+
+#define KERNELS cpu_kernels_neon_f32
+#define KERNELS_NAME "neon_f32"
+#define WEIGHTS_F32
+#include "kernels/cpu/unit_begin.h"
+
+namespace kandinsky {
+
+void kernel_yield();
+
+namespace {
+
+#include "kernels/cpu/simd_neon.h"
+#include "kernels/cpu/act_f32.h"
+#include "kernels/cpu/unit.h"
+
+}  // namespace kandinsky
+
+#endif  // __aarch64__
