@@ -61,11 +61,17 @@ ggml_tensor* Graph::indices(const std::string& key, const std::function<std::vec
   return found->second.first;
 }
 
+ggml_tensor* Graph::written(ggml_tensor* target, ggml_tensor* write) {
+  ggml_tensor* view = ggml_view_tensor(context(), target);
+  view->src[1] = write;  // views compute nothing, but their sources count as read
+  return view;
+}
+
 void Graph::output(const std::string& name, ggml_tensor* tensor, int rank) {
   ggml_tensor* result = rank == 4 ? ggml_permute(context(), tensor, 2, 0, 1, 3) : tensor;
   result = ggml_cont(context(), result);
   ggml_set_output(result);
-  expand(result);
+  ggml_build_forward_expand(graph_, result);
   std::vector<int64_t> shape(result->ne, result->ne + rank);
   std::reverse(shape.begin(), shape.end());
   outputs_[name] = {result, shape};

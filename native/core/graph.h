@@ -36,9 +36,9 @@ class Graph {
   ggml_tensor* image_input(const std::string& name);
   /// A vector of int32 (row numbers for ggml_get_rows), made and stored once per key.
   ggml_tensor* indices(const std::string& key, const std::function<std::vector<int32_t>()>& make);
-  /// Puts `tensor` and what it needs next in the order of execution; for writes into a view, which later readers of
-  /// the viewed tensor do not mention.
-  void expand(ggml_tensor* tensor) { ggml_build_forward_expand(graph_, tensor); }
+  /// `target` as it is after `write`, a ggml_cpy into a view of it. Without this nothing tells ggml that readers of
+  /// `target` come later, and its allocator never frees what a node without readers views.
+  ggml_tensor* written(ggml_tensor* target, ggml_tensor* write);
 
   /// A result of `rank` dimensions; rank 4 is an image and is returned as NCHW.
   void output(const std::string& name, ggml_tensor* tensor, int rank);

@@ -70,8 +70,9 @@ ggml_tensor* attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v,
     if (first == 0) {
       result = ggml_pad(c, y, 0, static_cast<int>(queries - count), 0, 0);
     } else {
-      g.expand(ggml_cpy(c, y, ggml_view_3d(c, result, y->ne[0], count, batch, result->nb[1], result->nb[2],
-                                           first * result->nb[1])));
+      ggml_tensor* place =
+          ggml_view_3d(c, result, y->ne[0], count, batch, result->nb[1], result->nb[2], first * result->nb[1]);
+      result = g.written(result, ggml_cpy(c, y, place));
     }
   }
   return result;

@@ -77,7 +77,7 @@ ggml_tensor* convolve(Graph& g, ggml_tensor* weight, ggml_tensor* x, const Geome
       result = count == lines ? product : ggml_pad(c, product, 0, static_cast<int>(lines - count), 0, 0);
     } else {
       ggml_tensor* place = ggml_view_2d(c, result, result->ne[0], count, result->nb[1], first * result->nb[1]);
-      g.expand(ggml_cpy(c, product, place));
+      result = g.written(result, ggml_cpy(c, product, place));
     }
   }
   return ggml_reshape_2d(c, result, result->ne[0] / s.out_width, s.out_width * lines);
