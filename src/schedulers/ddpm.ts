@@ -20,17 +20,19 @@ import { checkSignal, limitOriginal, predictOriginal, splitModelOutput, threshol
 import { DiscreteScheduler, mixture, type Scheduler, type StepOptions, type StepOutput, sqrt32 } from './scheduler.js'
 import { spacedTimesteps, spacingFields } from './timesteps.js'
 
+export const VARIANCE_TYPES = [
+  'fixed_small',
+  'fixed_small_log',
+  'fixed_large',
+  'fixed_large_log',
+  'learned',
+  'learned_range',
+] as const
+
 const FIELDS = {
   ...betaFields,
   beta_schedule: oneOf('linear', ['linear', 'scaled_linear', 'squaredcos_cap_v2', 'laplace', 'sigmoid']),
-  variance_type: oneOf('fixed_small', [
-    'fixed_small',
-    'fixed_small_log',
-    'fixed_large',
-    'fixed_large_log',
-    'learned',
-    'learned_range',
-  ]),
+  variance_type: oneOf('fixed_small', VARIANCE_TYPES),
   prediction_type: oneOf('epsilon', ['epsilon', 'sample', 'v_prediction']),
   ...thresholdFields,
   ...spacingFields,

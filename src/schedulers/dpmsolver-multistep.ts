@@ -11,6 +11,7 @@ import { invalid } from '../errors.js'
 import { Tensor } from '../tensor.js'
 import { betaFields, makeBetas } from './betas.js'
 import { type ConfigOf, flag, integer, knownPart, lowerLimit, oneOf, only, readConfig } from './config.js'
+import { VARIANCE_TYPES } from './ddpm.js'
 import { multistepSchedule } from './multistep-schedule.js'
 import { drawNoise, givenNoise } from './posterior.js'
 import {
@@ -41,6 +42,7 @@ const FIELDS = {
   flow_shift: only(1),
   final_sigmas_type: oneOf('zero', ['zero', 'sigma_min']),
   lambda_min_clipped: lowerLimit(),
+  variance_type: only(null),
   ...linspaceFields,
   use_dynamic_shifting: only(false),
   time_shift_type: only('exponential'),
@@ -61,8 +63,9 @@ export class DPMSolverMultistepScheduler
   #outputs: readonly Float32Array[] = []
 
   /**
-   * @param config diffusers' keys and defaults, without `variance_type`: the reference takes the first three channels of
-   *   a network that learned the variance, which fits RGB pixels only. Here no variance channels are asked for.
+   * @param config diffusers' keys and defaults. With a learned `variance_type` the reference takes the first three
+   *   channels of the model output, which fits RGB pixels only; here none is supported, nor are variance channels asked
+   *   for.
    * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
    */
   constructor(config: Partial<DPMSolverMultistepSchedulerConfig> = {}) {
@@ -77,11 +80,11 @@ export class DPMSolverMultistepScheduler
   }
 
   /**
-   * Takes what applies from the `scheduler_config.json` of any scheduler class and ignores its other keys. Solvers that
-   * only UniPC and DEIS know stand for this one's default.
+   * Takes what applies from the `scheduler_config.json` of any scheduler class and ignores its other keys. For solvers
+   * that only UniPC and DEIS know and DDPM's variance types its own defaults stand in.
    */
   static fromConfig(config: object): DPMSolverMultistepScheduler {
-    const foreign = { solver_type: ['bh1', 'bh2', 'logrho'], algorithm_type: ['deis'] }
+    const foreign = { solver_type: ['bh1', 'bh2', 'logrho'], algorithm_type: ['deis'], variance_type: VARIANCE_TYPES }
     return new DPMSolverMultistepScheduler(knownPart(FIELDS, config, foreign))
   }
 

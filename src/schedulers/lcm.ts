@@ -12,7 +12,7 @@ import { drawNoise } from './posterior.js'
 import { checkSignal, limitOriginal, predictOriginal, splitModelOutput, thresholdFields } from './prediction.js'
 import { DiscreteScheduler, mixture, type Scheduler, type StepOptions, type StepOutput } from './scheduler.js'
 import { weightedSum } from './sigmas.js'
-import { checkStepCount } from './timesteps.js'
+import { checkStepCount, spacingFields } from './timesteps.js'
 
 const FIELDS = {
   ...betaFields,
@@ -23,6 +23,9 @@ const FIELDS = {
   ...thresholdFields,
   clip_sample: flag(false),
   prediction_type: oneOf('epsilon', ['epsilon', 'sample', 'v_prediction']),
+  // part of the config without effect, as in the reference
+  set_alpha_to_one: flag(true),
+  ...spacingFields,
   timestep_scaling: number(10, 0),
 }
 
@@ -33,8 +36,7 @@ const SIGMA_DATA = 0.5
 
 export class LCMScheduler extends DiscreteScheduler<LCMSchedulerConfig> implements Scheduler {
   /**
-   * @param config diffusers' keys and defaults, without those that the reference has but never uses (timestep_spacing,
-   *   steps_offset, set_alpha_to_one)
+   * @param config diffusers' keys and defaults
    * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
    */
   constructor(config: Partial<LCMSchedulerConfig> = {}) {
