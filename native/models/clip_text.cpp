@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/error.h"
 #include "layers/transformer.h"
 #include "models/config_checks.h"
 #include "models/inputs.h"
@@ -80,19 +79,9 @@ int64_t CLIPTextModelWithProjection::pooled_position(const int32_t* ids, int64_t
 HostTensors CLIPTextModelWithProjection::prepare(const std::string&, const HostTensors& inputs) const {
   Inputs in(config_, inputs);
   HostTensors prepared;
-  const HostTensor& ids = prepared["input_ids"] = in.integers("input_ids", {Inputs::any, Inputs::any});
+  const HostTensor& ids = prepared["input_ids"] = in.token_ids("input_ids", vocabulary_, max_length_);
   in.finish();
   const int64_t batch = ids.shape[0], length = ids.shape[1];
-  if (length > max_length_) {
-    fail(ErrorCode::shape_mismatch, "%s: expected at most %lld tokens in input_ids but received %lld",
-         config_.component().c_str(), static_cast<long long>(max_length_), static_cast<long long>(length));
-  }
-  for (const int32_t id : ids.i32) {
-    if (id < 0 || id >= vocabulary_) {
-      fail(ErrorCode::invalid_argument, "%s: expected token ids from 0 to %lld in input_ids but received %d",
-           config_.component().c_str(), static_cast<long long>(vocabulary_ - 1), id);
-    }
-  }
 
   HostTensor& pooled = prepared["pooled_rows"];
   pooled.shape = {batch};

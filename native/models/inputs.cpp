@@ -64,6 +64,21 @@ const HostTensor& Inputs::integers(const std::string& name, const std::vector<in
   return tensor;
 }
 
+const HostTensor& Inputs::token_ids(const std::string& name, int64_t vocabulary, int64_t max_length) {
+  const HostTensor& ids = integers(name, {any, any});
+  if (ids.shape[1] > max_length) {
+    fail(ErrorCode::shape_mismatch, "%s: expected at most %lld tokens in %s but received %lld", component_.c_str(),
+         static_cast<long long>(max_length), name.c_str(), static_cast<long long>(ids.shape[1]));
+  }
+  for (const int32_t id : ids.i32) {
+    if (id < 0 || id >= vocabulary) {
+      fail(ErrorCode::invalid_argument, "%s: expected token ids from 0 to %lld in %s but received %d",
+           component_.c_str(), static_cast<long long>(vocabulary - 1), name.c_str(), id);
+    }
+  }
+  return ids;
+}
+
 const HostTensor& Inputs::timestep(int64_t batch) {
   const HostTensor& tensor = take("timestep");
   check_shape("timestep", tensor, {tensor.shape == std::vector<int64_t>{1} ? 1 : batch});

@@ -22,6 +22,9 @@ class Inputs {
   /// integers), shape_mismatch.
   const HostTensor& real(const std::string& name, const std::vector<int64_t>& shape);
   const HostTensor& integers(const std::string& name, const std::vector<int64_t>& shape);
+  /// int32 [B, L] of row numbers of an embedding table. Throws shape_mismatch for rows longer than `max_length`,
+  /// invalid_argument for values outside the vocabulary.
+  const HostTensor& token_ids(const std::string& name, int64_t vocabulary, int64_t max_length);
   /// "timestep": one value or one for each of `batch`, of either kind.
   const HostTensor& timestep(int64_t batch);
   /// Throws invalid_argument if there is an input that was not asked for.

@@ -35,5 +35,6 @@ std::unique_ptr<Model> make_clip_vision(const Config& config, const Weights& w);
 std::unique_ptr<Model> make_prior_transformer(const Config& config, const Weights& w);
 std::unique_ptr<Model> make_unet_2d_condition(const Config& config, const Weights& w);
 std::unique_ptr<Model> make_movq(const Config& config, const Weights& w);
+std::unique_ptr<Model> make_multilingual_clip(const Config& config, const Weights& w);
 
 }  // namespace kandinsky
