@@ -10,7 +10,7 @@ import { invalid, KandinskyError } from './errors.js'
 import { type ByteSource, describeSource, readBytes } from './image-source.js'
 import { convertPixels, type ImageMode, type Pixels } from './pixels.js'
 import { addRecipe, parseRecipe, type Recipe } from './recipe.js'
-import { resizePixels } from './resize.js'
+import { type Resample, resizePixels } from './resize.js'
 
 /** Default limit of decoded pictures in pixels: 64 megapixels. */
 const MAX_PIXELS = 64 * 2 ** 20
@@ -72,6 +72,31 @@ export class RawImage implements Pixels {
   /** Same picture with other channels, as `PIL.Image.convert` makes it (alpha is dropped, not blended). */
   convert(mode: ImageMode): RawImage {
     return fromPixels(convertPixels(this, mode), this.recipe)
+  }
+
+  /**
+   * The picture in exactly this size, as `PIL.Image.resize` makes it.
+   * @throws KandinskyError `INVALID_ARGUMENT` unless both sides are positive integers
+   */
+  resize(width: number, height: number, resample: Resample = 'bicubic'): RawImage {
+    return fromPixels(resizePixels(this, width, height, resample), this.recipe)
+  }
+
+  /**
+   * The picture shrunk to fit into this size with its proportions kept, as `PIL.Image.thumbnail` makes it; a picture that
+   * fits already stays as it is.
+   * @throws KandinskyError `INVALID_ARGUMENT` unless both sides are positive integers
+   */
+  thumbnail(width: number, height = width, resample: Resample = 'bicubic'): RawImage {
+    for (const [name, side] of Object.entries({ width, height }))
+      if (!Number.isSafeInteger(side) || side < 1) throw invalid(name, 'a positive integer', side)
+    if (width >= this.width && height >= this.height) return this
+    const aspect = this.width / this.height
+    const [fitWidth, fitHeight] =
+      width / height >= aspect
+        ? [closest(height * aspect, (n) => Math.abs(aspect - n / height)), height]
+        : [width, closest(width / aspect, (n) => (n === 0 ? 0 : Math.abs(aspect - width / n)))]
+    return fromPixels(resizePixels(this, fitWidth, fitHeight, resample, 2), this.recipe)
   }
 
   /** A sharp object on these pixels (not on a copy), to resize, compose or encode further. */
@@ -182,6 +207,12 @@ export function makeImageGrid(images: readonly RawImage[], rows: number, cols: n
  */
 export async function readRecipe(source: ByteSource): Promise<Recipe | undefined> {
   return parseRecipe(await readBytes(source))
+}
+
+/** The whole number beside `value` with the smaller error, at least 1. */
+function closest(value: number, error: (n: number) => number): number {
+  const [below, above] = [Math.floor(value), Math.ceil(value)]
+  return Math.max(error(above) < error(below) ? above : below, 1)
 }
 
 function fromPixels({ data, width, height, channels }: Pixels, recipe?: Recipe): RawImage {

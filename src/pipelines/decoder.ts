@@ -1,6 +1,6 @@
 // What the decoder pipelines share: an image embedding and the task's own inputs become latents, latents a picture.
 // A pipeline adds its options and where its latents come from (`check`); the rest of a call is here.
-import { KandinskyError } from '../errors.js'
+import { invalid, KandinskyError } from '../errors.js'
 import type { RawImage } from '../image.js'
 import type { Model } from '../models.js'
 import { postprocess, toRawImages } from '../processing.js'
@@ -245,8 +245,11 @@ export abstract class DecoderPipeline<Options extends DecodingOptions> {
 
   #joinEmbeds({ imageEmbeds, negativeImageEmbeds, guidanceScale = 4 }: Options & Embeds): JoinedEmbeds {
     const dimensions = Number(this.components.unet.config.encoder_hid_dim)
-    const join = (name: string, value: Tensor | Tensor[]) =>
-      concatRows((Array.isArray(value) ? value : [value]).map((part) => expectTensor(name, part, [null, dimensions])))
+    const join = (name: string, value: Tensor | Tensor[]) => {
+      const parts = Array.isArray(value) ? value : [value]
+      if (parts.length === 0) throw invalid(name, 'a Tensor or a non-empty array of them', value)
+      return concatRows(parts.map((part) => expectTensor(name, part, [null, dimensions])))
+    }
     const positive = join('imageEmbeds', imageEmbeds)
     if (!(guidanceScale > 1)) return { imageEmbeds: positive }
     const negative = join('negativeImageEmbeds', negativeImageEmbeds)
