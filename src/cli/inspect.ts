@@ -1,4 +1,5 @@
 import { openCheckpoint } from '../checkpoint.js'
+import { KandinskyError } from '../errors.js'
 import { readRecipe } from '../image.js'
 import { type CliOption, formatBytes, type Invocation, UsageError } from './terminal.js'
 
@@ -14,6 +15,8 @@ export async function run({ values, positionals, json }: Invocation): Promise<vo
   if (source === undefined || more.length > 0) throw new UsageError('expected one file or folder')
   if (/\.png$/i.test(source)) {
     const recipe = await readRecipe(source)
+    if (!recipe)
+      throw new KandinskyError('BAD_FILE', `Expected a picture that kandinsky made but ${source} carries no recipe`)
     console.log(json ? JSON.stringify({ type: 'recipe', recipe }) : JSON.stringify(recipe, null, 2))
     return
   }

@@ -3,6 +3,7 @@ import { realpath, rm, stat } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
 import { combineCheckpoints, openCheckpoint } from '../checkpoint.js'
 import { invalid, KandinskyError } from '../errors.js'
+import { resolveSource } from '../hub.js'
 import { cancellable, checkThreads, Model } from '../models.js'
 import { binding, type TensorSource, type WeightType } from '../native.js'
 import { Tensor } from '../tensor.js'
@@ -43,7 +44,7 @@ export interface ConvertResult {
 }
 
 /**
- * Converts a checkpoint (a folder in the Hugging Face diffusers layout, or GGUF files of ours) to one GGUF file.
+ * Converts a checkpoint (a folder in the Hugging Face diffusers layout, a hub id, or GGUF files of ours) to one GGUF file.
  *
  * Tensors are streamed one at a time. An existing output is replaced when the new file is complete; whatever stops the
  * conversion before leaves it as it was.
@@ -106,9 +107,12 @@ async function checkOutput(output: string): Promise<string> {
   return path
 }
 
-async function openSource(source: string, { prior, variant }: ConvertOptions): Promise<Checkpoint> {
-  const checkpoint = await openCheckpoint(source, { variant })
-  return prior === undefined ? checkpoint : combineCheckpoints(checkpoint, await openCheckpoint(prior, { variant }))
+async function openSource(source: string, { prior, variant, signal }: ConvertOptions): Promise<Checkpoint> {
+  const open = async (from: string) => {
+    const { path } = await resolveSource(from, { variant, signal })
+    return openCheckpoint(path, { variant })
+  }
+  return prior === undefined ? open(source) : combineCheckpoints(await open(source), await open(prior))
 }
 
 async function openComponents(checkpoint: Checkpoint, skip: readonly string[]): Promise<Component[]> {

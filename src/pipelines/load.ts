@@ -87,7 +87,9 @@ export async function openCombined(
       'INVALID_ARGUMENT',
       `Expected a prior: ${checkpoint.source} holds only a decoder and names none; pass the option prior`,
     )
-  return { prior: requireSide(await open(connected, { ...rest, subfolder: undefined }), 'prior'), decoder }
+  // The prior is a repository of its own: the decoder's folder and revision mean nothing there.
+  const elsewhere = { ...rest, subfolder: undefined, revision: undefined }
+  return { prior: requireSide(await open(connected, elsewhere), 'prior'), decoder }
 }
 
 async function open(source: string, options: PretrainedOptions): Promise<Checkpoint> {
@@ -97,7 +99,9 @@ async function open(source: string, options: PretrainedOptions): Promise<Checkpo
     ...{ subfolder, variant, cacheDir, revision, token, signal },
     onProgress: ({ file, done, total }) => onProgress?.({ type: 'download', name: file, done, total }),
   })
-  return openCheckpoint(resolved.path, { subfolder, variant })
+  // A subfolder of a hub repository may resolve to the one .gguf file in it.
+  const inside = path.extname(resolved.path) === '.gguf' ? undefined : subfolder
+  return openCheckpoint(resolved.path, { subfolder: inside, variant })
 }
 
 function requireSide(checkpoint: Checkpoint, side: Side): Checkpoint {
