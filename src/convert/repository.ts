@@ -29,6 +29,10 @@ export async function openRepository(folder: string, variant?: string): Promise<
     else
       for (const file of files.filter((name) => /\.(json|txt)$/.test(name)))
         texts.set(`${part}/${file}`, () => readText(join(folder, part, file)))
+    // SentencePiece's own form of a tokenizer; where tokenizer.json is, too, it holds the same.
+    if (!files.includes('tokenizer.json'))
+      for (const file of files.filter((name) => name.endsWith('.model')))
+        texts.set(`${part}/${file}`, () => readBase64(join(folder, part, file)))
   }
   return new PipelineFiles(folder, slots, texts, networks)
 }
@@ -69,14 +73,22 @@ function isConfigValue(value: unknown): value is ConfigValue {
   return kinds.has('boolean') || kinds.has('string')
 }
 
-function readText(path: string): Promise<string> {
-  return SourceFile.with(path, async (file) => {
-    if (file.size > MAX_TEXT_BYTES) throw badFile(path, `has ${file.size} bytes; at most ${MAX_TEXT_BYTES} are read`)
-    const bytes = await file.read(0, file.size)
-    try {
-      return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
-    } catch (cause) {
-      throw badFile(path, 'is not valid UTF-8', { cause })
-    }
+async function readText(path: string): Promise<string> {
+  const bytes = await readSmall(path, MAX_TEXT_BYTES)
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch (cause) {
+    throw badFile(path, 'is not valid UTF-8', { cause })
+  }
+}
+
+async function readBase64(path: string): Promise<string> {
+  return (await readSmall(path, (MAX_TEXT_BYTES / 4) * 3)).toString('base64')
+}
+
+function readSmall(path: string, limit: number): Promise<Buffer> {
+  return SourceFile.with(path, (file) => {
+    if (file.size > limit) throw badFile(path, `has ${file.size} bytes; at most ${limit} are read`)
+    return file.read(0, file.size)
   })
 }

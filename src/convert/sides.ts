@@ -23,7 +23,10 @@ export interface Checkpoint {
   readonly zeroImageEmbeds: readonly number[] | undefined
   /** Paths of all small text files: model_index.json, scheduler and tokenizer files. */
   texts(): Promise<string[]>
-  /** A small text file by its path in the repository, e.g. "scheduler/scheduler_config.json"; undefined if absent. */
+  /**
+   * A small text file by its path in the repository, e.g. "scheduler/scheduler_config.json"; undefined if absent.
+   * SentencePiece models (.model) are given in base64.
+   */
   text(path: string): Promise<string | undefined>
   /** Names of the networks. */
   components(): Promise<string[]>
