@@ -3,7 +3,7 @@
 //
 // The solver goes by the log signal-to-noise ratio lambda = -log(sigma). Over a step of length h it integrates exactly
 // what does not depend on the network, and extrapolates the network's outputs by their differences of first and second
-// order. The four algorithms are the same formulas in different units, see `unitsOf`.
+// order. The four algorithms are the same formulas in different units, see `#unitsOf`.
 //
 // Easy to get wrong: the step to sigma 0 has infinite h and is always of first order; the limit to 15 steps below which
 // lower_order_final acts is the reference's.
