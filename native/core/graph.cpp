@@ -115,18 +115,22 @@ void Graph::allocate_nodes() {
   ggml_backend_dev_memory(device_.handle(), &free, &total);
   const bool fits = total == 0 || needed <= free;
   if (!fits || !ggml_gallocr_reserve(allocator_.get(), graph_) || !ggml_gallocr_alloc_graph(allocator_.get(), graph_)) {
-    fail(ErrorCode::out_of_memory, "Expected %.0f MB of free memory on %s for activations but %.0f MB of %.0f MB are free",
-         needed / 1e6, device_.name().c_str(), free / 1e6, total / 1e6);
+    fail(ErrorCode::out_of_memory,
+         "Expected %.0f MB of free memory on %s for activations but %.0f MB of %.0f MB are free", needed / 1e6,
+         device_.name().c_str(), free / 1e6, total / 1e6);
   }
   compute_bytes_ = ggml_gallocr_get_buffer_size(allocator_.get(), 0) + ggml_backend_buffer_get_size(leaf_buffer_.get());
 }
 
 HostTensors Graph::run(const HostTensors& inputs, const std::atomic<bool>* cancel) {
-  for (const auto& [name, leaf] : inputs_) ggml_backend_tensor_set(leaf, host_data(inputs.at(name)), 0, ggml_nbytes(leaf));
+  for (const auto& [name, leaf] : inputs_) {
+    ggml_backend_tensor_set(leaf, host_data(inputs.at(name)), 0, ggml_nbytes(leaf));
+  }
 
   const auto is_cancelled = [cancel] { return cancel && cancel->load(std::memory_order_relaxed); };
   device_.set_cancel(cancel);
-  const ggml_status status = is_cancelled() ? GGML_STATUS_ABORTED : ggml_backend_graph_compute(device_.backend(), graph_);
+  const ggml_status status =
+      is_cancelled() ? GGML_STATUS_ABORTED : ggml_backend_graph_compute(device_.backend(), graph_);
   device_.set_cancel(nullptr);
   if (status == GGML_STATUS_ABORTED || is_cancelled()) fail(ErrorCode::aborted, "the computation was cancelled");
   if (status == GGML_STATUS_ALLOC_FAILED) {

@@ -1,7 +1,8 @@
 // One ggml graph: built once for given input shapes, then run as often as wanted.
 //
 // Activations inside are channels-last: an image is ne = {channels, width, height, batch}, tokens are
-// ne = {channels, tokens, batch}. At the border everything is in the reference's order (NCHW; [batch, tokens, channels]).
+// ne = {channels, tokens, batch}. At the border everything is in the reference's order (NCHW, and
+// [batch, tokens, channels]).
 #pragma once
 
 #include <atomic>

@@ -62,7 +62,8 @@ ggml_tensor* attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v,
   ggml_tensor* result = nullptr;
   for (int64_t first = 0; first < queries; first += part) {
     const int64_t count = std::min(part, queries - first);
-    ggml_tensor* some = ggml_view_4d(c, q, q->ne[0], count, heads, batch, q->nb[1], q->nb[2], q->nb[3], first * q->nb[1]);
+    ggml_tensor* some =
+        ggml_view_4d(c, q, q->ne[0], count, heads, batch, q->nb[1], q->nb[2], q->nb[3], first * q->nb[1]);
     ggml_tensor* some_mask = mask ? ggml_view_4d(c, mask, keys, count, 1, mask->ne[3], mask->nb[1], mask->nb[2],
                                                  mask->nb[3], first * mask->nb[1])
                                   : nullptr;

@@ -6,8 +6,8 @@
 
 namespace kandinsky {
 
-/// softmax(q kᵀ / sqrt(head width) + mask) v for each head. q: ne = {C, queries, B}; k, v: {C, keys, B}; mask: null or
-/// float32 {keys, queries, 1, 1 or B}. Returns {C, queries, B}.
+/// softmax(q kᵀ / sqrt(head width) + mask) v for each head. q: ne = {C, queries, B}; k, v: {C, keys, B};
+/// mask: null or float32 {keys, queries, 1, 1 or B}. Returns {C, queries, B}.
 ggml_tensor* attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, int64_t heads, ggml_tensor* mask);
 
 struct Attention {

@@ -163,7 +163,8 @@ HostTensors VQModel::prepare(const std::string& method, const HostTensors& input
         in.real("sample", {Inputs::any, config_.in_channels, Inputs::any, Inputs::any});
     const int64_t least = int64_t{1} << (config_.channels.size() - 1);
     if (sample.shape[2] < least || sample.shape[3] < least) {
-      fail(ErrorCode::shape_mismatch, "%s: expected at least %lld for height and width of sample but received %lld x %lld",
+      fail(ErrorCode::shape_mismatch,
+           "%s: expected at least %lld for height and width of sample but received %lld x %lld",
            raw_config_.component().c_str(), static_cast<long long>(least), static_cast<long long>(sample.shape[2]),
            static_cast<long long>(sample.shape[3]));
     }

@@ -91,7 +91,8 @@ UNetConfig read_config(const Config& config) {
   c.timestep.flip_sin_to_cos = config.boolean("flip_sin_to_cos", true);
   c.timestep.freq_shift = config.real("freq_shift", 0);
 
-  const std::string addition = choice_from(config, "addition_embed_type", {"image", "image_hint", "text_image"}, "none");
+  const std::string addition =
+      choice_from(config, "addition_embed_type", {"image", "image_hint", "text_image"}, "none");
   c.is_text_image = addition == "text_image";
   c.has_hint = addition == "image_hint";
   choice_from(config, "encoder_hid_dim_type", {c.is_text_image ? "text_image_proj" : "image_proj"}, "none");
@@ -184,7 +185,8 @@ void UNet2DConditionModel::load_conditioning(const Weights& w) {
   if (!config_.has_hint) return;
   int64_t index = 0;  // odd positions of the Sequential are SiLU
   for (const HintConv& conv : hint_convs) {
-    hint_convs_.emplace_back(add["input_hint_block"][index], conv.in, conv.out, 3, Conv2d::Options{conv.stride, 1, 1, true});
+    hint_convs_.emplace_back(add["input_hint_block"][index], conv.in, conv.out, 3,
+                             Conv2d::Options{conv.stride, 1, 1, true});
     index += 2;
   }
 }
@@ -241,11 +243,13 @@ HostTensors UNet2DConditionModel::prepare(const std::string&, const HostTensors&
   Inputs in(raw_config_, inputs);
   const int64_t latent_channels = config_.in_channels - (config_.has_hint ? hint_channels : 0);
   HostTensors prepared;
-  const HostTensor& sample = prepared["sample"] = in.real("sample", {Inputs::any, latent_channels, Inputs::any, Inputs::any});
+  const HostTensor& sample = prepared["sample"] =
+      in.real("sample", {Inputs::any, latent_channels, Inputs::any, Inputs::any});
   const int64_t batch = sample.shape[0], height = sample.shape[2], width = sample.shape[3];
   const int64_t multiple = int64_t{1} << (config_.channels.size() - 1);
   if (height % multiple != 0 || width % multiple != 0) {
-    fail(ErrorCode::shape_mismatch, "%s: expected multiples of %lld for height and width of sample but received %lld x %lld",
+    fail(ErrorCode::shape_mismatch,
+         "%s: expected multiples of %lld for height and width of sample but received %lld x %lld",
          raw_config_.component().c_str(), static_cast<long long>(multiple), static_cast<long long>(height),
          static_cast<long long>(width));
   }

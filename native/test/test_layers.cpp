@@ -64,7 +64,8 @@ HostTensor naive_conv2d(const HostTensor& x, const HostTensor& weight, const Hos
   const int64_t out = weight.shape[0], kernel = weight.shape[2];
   const int64_t padding = options.padding_before + options.padding_after;
   HostTensor y;
-  y.shape = {batch, out, (height + padding - kernel) / options.stride + 1, (width + padding - kernel) / options.stride + 1};
+  y.shape = {batch, out, (height + padding - kernel) / options.stride + 1,
+             (width + padding - kernel) / options.stride + 1};
   for (int64_t b = 0; b < batch; ++b)
     for (int64_t o = 0; o < out; ++o)
       for (int64_t oy = 0; oy < y.shape[2]; ++oy)
@@ -84,9 +85,11 @@ HostTensor naive_conv2d(const HostTensor& x, const HostTensor& weight, const Hos
   return y;
 }
 
-void check_conv2d(const char* what, const std::vector<int64_t>& shape, int64_t out, int kernel, Conv2d::Options options) {
+void check_conv2d(const char* what, const std::vector<int64_t>& shape, int64_t out, int kernel,
+                  const Conv2d::Options& options) {
   const HostTensor x = random_tensor(shape, 1);
-  const HostTensors weights{{"weight", random_tensor({out, shape[1], kernel, kernel}, 2)}, {"bias", random_tensor({out}, 3)}};
+  const HostTensors weights{{"weight", random_tensor({out, shape[1], kernel, kernel}, 2)},
+                            {"bias", random_tensor({out}, 3)}};
   LayerRun layer(weights);
   const Conv2d conv(layer.weights(), shape[1], out, kernel, options);
   const HostTensor y = layer.run({{"x", x}}, 4, [&](Graph& g) { return conv.forward(g, g.image_input("x")); });
@@ -126,7 +129,8 @@ double silu(double x) { return x / (1 + std::exp(-x)); }
 
 HostTensor naive_attention(const HostTensor& q, const HostTensor& k, const HostTensor& v, int64_t heads,
                            const HostTensor* mask) {
-  const int64_t batch = q.shape[0], queries = q.shape[1], keys = k.shape[1], channels = q.shape[2], d = channels / heads;
+  const int64_t batch = q.shape[0], queries = q.shape[1], keys = k.shape[1];
+  const int64_t channels = q.shape[2], d = channels / heads;
   HostTensor y = q;
   std::vector<double> weights(keys);
   for (int64_t b = 0; b < batch; ++b)
@@ -169,7 +173,8 @@ TEST(conv2d_in_parts_matches_plain_loops) {
 }
 
 TEST(conv2d_accepts_packed_kernels) {
-  const HostTensor x = random_tensor({1, 4, 5, 5}, 1), kernel = random_tensor({6, 4, 3, 3}, 2), bias = random_tensor({6}, 3);
+  const HostTensor x = random_tensor({1, 4, 5, 5}, 1);
+  const HostTensor kernel = random_tensor({6, 4, 3, 3}, 2), bias = random_tensor({6}, 3);
   HostTensor packed = kernel;
   packed.shape = {6, 36};
   for (int64_t o = 0; o < 6; ++o)
@@ -238,8 +243,8 @@ TEST(spatial_norm_matches_plain_loops) {
 }
 
 TEST(attention_matches_plain_loops) {
-  const HostTensor q = random_tensor({2, 9, 12}, 1), k = random_tensor({2, 13, 12}, 2), v = random_tensor({2, 13, 12}, 3);
-  HostTensor mask = random_tensor({2, 1, 9, 13}, 4);
+  const HostTensor q = random_tensor({2, 9, 12}, 1), k = random_tensor({2, 13, 12}, 2);
+  const HostTensor v = random_tensor({2, 13, 12}, 3), mask = random_tensor({2, 1, 9, 13}, 4);
   for (const int64_t heads : {1, 3, 4}) {
     for (const bool is_masked : {false, true}) {
       const HostTensor y = LayerRun({}).run({{"q", q}, {"k", k}, {"v", v}, {"mask", mask}}, 3, [&](Graph& g) {
@@ -253,7 +258,8 @@ TEST(attention_matches_plain_loops) {
 
 TEST(attention_in_parts_matches_plain_loops) {
   // 6000 * 6000 float32 scores are 144 MB: more than one part.
-  const HostTensor q = random_tensor({1, 6000, 4}, 1), k = random_tensor({1, 6000, 4}, 2), v = random_tensor({1, 6000, 4}, 3);
+  const HostTensor q = random_tensor({1, 6000, 4}, 1), k = random_tensor({1, 6000, 4}, 2);
+  const HostTensor v = random_tensor({1, 6000, 4}, 3);
   const HostTensor y = LayerRun({}).run({{"q", q}, {"k", k}, {"v", v}}, 3, [&](Graph& g) {
     return attention(g, g.input("q"), g.input("k"), g.input("v"), 1, nullptr);
   });
@@ -270,7 +276,9 @@ TEST(nearest_resize_picks_the_pixels_that_torch_picks) {
     expected.shape = {2, 3, height, width};
     for (int64_t plane = 0; plane < 6; ++plane)
       for (int64_t i = 0; i < height; ++i)
-        for (int64_t j = 0; j < width; ++j) expected.f32.push_back(x.f32[(plane * 4 + i * 4 / height) * 5 + j * 5 / width]);
+        for (int64_t j = 0; j < width; ++j) {
+          expected.f32.push_back(x.f32[(plane * 4 + i * 4 / height) * 5 + j * 5 / width]);
+        }
     CHECK(largest_difference(y, expected) == 0);
   }
 }

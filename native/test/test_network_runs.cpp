@@ -21,7 +21,9 @@ std::unique_ptr<Network> load(const Component& component, const LoadOptions& opt
 HostTensors unet_inputs() {
   const Trace trace = read_trace(unet_trace);
   HostTensors inputs;
-  for (const char* name : {"sample", "timestep", "image_embeds"}) inputs[name] = trace.tensor(std::string("input.") + name);
+  for (const char* name : {"sample", "timestep", "image_embeds"}) {
+    inputs[name] = trace.tensor(std::string("input.") + name);
+  }
   inputs["timestep"].shape = {1};
   return inputs;
 }
@@ -69,7 +71,8 @@ TEST(unet_with_small_weights_stays_near_diffusers) {
   for (const Bound& bound : {Bound{Type::f16, 1e-3}, Bound{Type::bf16, 1e-2}, Bound{Type::q8_0, 3e-2},
                              Bound{Type::q5_0, 0.17}, Bound{Type::q4_0, 0.35}}) {
     const double error = error_with(bound.type, trace, unet_inputs(), "sample", "output.output");
-    CHECK_MESSAGE(error < bound.error, std::string(type_name(bound.type)) + ": relative error " + std::to_string(error));
+    CHECK_MESSAGE(error < bound.error,
+                  std::string(type_name(bound.type)) + ": relative error " + std::to_string(error));
   }
 }
 
@@ -84,7 +87,8 @@ TEST(prior_with_small_weights_stays_near_diffusers) {
                              Bound{Type::q5_k, 0.11}, Bound{Type::q4_k, 0.22}}) {
     const double error =
         error_with(bound.type, trace, inputs, "predicted_image_embedding", "output.predicted_image_embedding");
-    CHECK_MESSAGE(error < bound.error, std::string(type_name(bound.type)) + ": relative error " + std::to_string(error));
+    CHECK_MESSAGE(error < bound.error,
+                  std::string(type_name(bound.type)) + ": relative error " + std::to_string(error));
   }
 }
 

@@ -17,8 +17,8 @@ void check_close(const Trace& trace, const std::string& what, const HostTensor& 
                  double tolerance) {
   const double difference = largest_difference(actual, expected);
   CHECK_MESSAGE(difference <= tolerance,
-                trace.name + ": " + what + " " + shape_text(actual.shape) + " differs by " + std::to_string(difference) +
-                    ", allowed is " + std::to_string(tolerance));
+                trace.name + ": " + what + " " + shape_text(actual.shape) + " differs by " +
+                    std::to_string(difference) + ", allowed is " + std::to_string(tolerance));
 }
 
 /// The intermediate tensors that were recorded and that the network can return.
@@ -32,7 +32,8 @@ std::vector<std::string> recorded_blocks(const Trace& trace) {
   return names;
 }
 
-void check_blocks(const Trace& trace, const HostTensors& results, const std::vector<std::string>& names, double tolerance) {
+void check_blocks(const Trace& trace, const HostTensors& results, const std::vector<std::string>& names,
+                  double tolerance) {
   for (const std::string& name : names) {
     const HostTensor& expected = trace.tensor("block." + name);
     check_close(trace, name, results.at(name), expected, std::max(1e-4 * largest_value(expected), tolerance));
