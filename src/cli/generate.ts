@@ -1,9 +1,13 @@
 import path from 'node:path'
-import type { RawImage } from '../image.js'
+import { makeImageGrid, type RawImage } from '../image.js'
 import type { WeightType } from '../native.js'
-import { AutoPipelineForText2Image } from '../pipelines/auto.js'
+import type { CombinedPriorOptions } from '../pipelines/combined.js'
+import type { DecodingOptions } from '../pipelines/decoder.js'
+import type { OnStep, StepEvent } from '../pipelines/progress.js'
 import { Generator } from '../random.js'
-import { schedulerByName } from '../schedulers/registry.js'
+import { schedulerByName, schedulerShortNames } from '../schedulers/registry.js'
+import { type Mix, parseMix, resolveMix } from './mix.js'
+import { type AnyPipeline, pipelineFor, type TaskInputs } from './tasks.js'
 import {
   type CliOption,
   formatBytes,
@@ -15,7 +19,7 @@ import {
   UsageError,
 } from './terminal.js'
 
-export const summary = 'make pictures from a text'
+export const summary = 'make pictures from texts and pictures'
 export const usage = 'Usage: kandinsky generate "a red apple" -m <model> [-o out.png] [options]'
 export const options: Record<string, CliOption> = {
   model: {
@@ -30,6 +34,29 @@ export const options: Record<string, CliOption> = {
     value: 'FILE',
     description: 'picture to write, .png, .jpg or .webp (default: out.png)',
   },
+  image: { type: 'string', value: 'FILE', description: 'picture to start from (a path or URL)' },
+  strength: {
+    type: 'string',
+    value: 'S',
+    description: 'with --image: how far to go from it, 0 to 1 (default: 0.3)',
+  },
+  mask: {
+    type: 'string',
+    value: 'FILE',
+    description: 'with --image: repaint what is WHITE in this picture, keep the rest',
+  },
+  hint: {
+    type: 'string',
+    value: 'FILE',
+    description: 'control image (depth) for a ControlNet model; with --image, go from that picture',
+  },
+  mix: {
+    type: 'string',
+    multiple: true,
+    value: "'ITEM'=WEIGHT",
+    description: 'instead of a prompt: a text or a picture (path or URL) and its share (repeatable)',
+  },
+  preview: { type: 'string', value: 'FILE', description: 'picture of the state so far, written after every step' },
   negative: { type: 'string', value: 'TEXT', description: 'what the picture should not show' },
   seed: {
     type: 'string',
@@ -44,7 +71,7 @@ export const options: Record<string, CliOption> = {
   scheduler: {
     type: 'string',
     value: 'NAME',
-    description: "ddim, dpm++, euler, unipc … (default: the checkpoint's own)",
+    description: `${schedulerShortNames.filter((name) => name !== 'unclip').join(', ')} (default: the checkpoint's own)`,
   },
   prior: { type: 'string', value: 'SOURCE', description: 'where the prior is, when the model holds only the decoder' },
   'prior-steps': { type: 'string', value: 'N', description: 'steps of the prior (default: 25)' },
@@ -62,16 +89,19 @@ export const options: Record<string, CliOption> = {
 }
 
 export async function run({ values, positionals, signal, json }: Invocation): Promise<void> {
+  const mix = values.mix === undefined ? undefined : parseMix(values.mix as string[])
   const [prompt, ...more] = positionals
-  if (prompt === undefined || more.length > 0) throw new UsageError('expected one prompt (quote it)')
+  if (more.length > 0 || (prompt === undefined) === (mix === undefined))
+    throw new UsageError('expected one prompt (quote it), or --mix instead of it')
   const model = textOption(values, 'model') ?? process.env.KANDINSKY_MODEL
   if (!model) throw new UsageError('no model: name a .gguf file or a checkpoint folder with -m or in KANDINSKY_MODEL')
   const output = textOption(values, 'output') ?? 'out.png'
+  const inputs = taskInputs(values)
   const generator = new Generator(numberOption(values, 'seed'))
   const bar = new ProgressBar(json)
   const schedulerName = textOption(values, 'scheduler')
 
-  await using pipe = await AutoPipelineForText2Image.fromPretrained(model, {
+  await using pipe = await pipelineFor(inputs).fromPretrained(model, {
     prior: textOption(values, 'prior'),
     weights: textOption(values, 'weights') as WeightType | undefined,
     variant: textOption(values, 'variant'),
@@ -84,34 +114,81 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
   if (schedulerName !== undefined) pipe.scheduler = schedulerByName(schedulerName, pipe.scheduler.config)
 
   const started = performance.now()
-  const { images } = await pipe.generate({
-    prompt,
+  const onStep = reportStep(json, bar)
+  const decoding = { ...inputs, ...decodingOptions(values), generator, signal, onStep }
+  const prior = {
     negativePrompt: textOption(values, 'negative'),
-    numInferenceSteps: numberOption(values, 'steps'),
-    guidanceScale: numberOption(values, 'guidance'),
-    width: numberOption(values, 'width'),
-    height: numberOption(values, 'height'),
     numImagesPerPrompt: numberOption(values, 'count'),
     priorNumInferenceSteps: numberOption(values, 'prior-steps'),
     priorGuidanceScale: numberOption(values, 'prior-guidance'),
-    generator,
-    signal,
-    onStep: ({ latents: _, ...event }) => {
-      if (json) console.log(JSON.stringify(event))
-      else
-        bar.update(
-          event.stage,
-          event.step,
-          event.steps,
-          `${event.step}/${event.steps}, ${formatDuration(event.etaMs)} left`,
-        )
-    },
-  })
+  }
+  const images = mix
+    ? await generateMix(pipe, mix, prior, decoding)
+    : (await pipe.generate({ prompt: prompt!, ...prior, ...decoding })).images
   bar.end()
   const files = await save(images, output)
   const seconds = (performance.now() - started) / 1000
   if (json) console.log(JSON.stringify({ type: 'result', files, seed: generator.seed, seconds }))
   else console.log(`${files.join(', ')} (seed ${generator.seed}, ${seconds.toFixed(1)} s)`)
+}
+
+function taskInputs(values: Invocation['values']): TaskInputs {
+  const inputs = {
+    image: textOption(values, 'image'),
+    maskImage: textOption(values, 'mask'),
+    hint: textOption(values, 'hint'),
+    strength: numberOption(values, 'strength'),
+  }
+  // A task refuses the inputs of another by name, so those that are not given must be absent.
+  return Object.fromEntries(Object.entries(inputs).filter(([, value]) => value !== undefined))
+}
+
+function decodingOptions(values: Invocation['values']) {
+  const previewFile = textOption(values, 'preview')
+  return {
+    numInferenceSteps: numberOption(values, 'steps'),
+    guidanceScale: numberOption(values, 'guidance'),
+    width: numberOption(values, 'width'),
+    height: numberOption(values, 'height'),
+    preview: previewFile !== undefined,
+    callbackOnStepEnd: async ({ preview }: StepEvent) => {
+      if (previewFile !== undefined && preview) await savePreview(preview, previewFile)
+    },
+  }
+}
+
+/** The pictures so far side by side, at the size they will have. */
+async function savePreview(preview: RawImage[], file: string): Promise<void> {
+  const enlarged = preview.map((image) => image.resize(image.width * 8, image.height * 8))
+  await makeImageGrid(enlarged, 1, enlarged.length).save(file)
+}
+
+function reportStep(json: boolean, bar: ProgressBar): OnStep {
+  return ({ latents: _, preview: __, ...event }) => {
+    const { stage, step, steps, etaMs } = event
+    if (json) console.log(JSON.stringify(event))
+    else bar.update(stage, step, steps, `${step}/${steps}, ${formatDuration(etaMs)} left`)
+  }
+}
+
+/** Pictures for a mix of texts and images, whose recipe then names the mix. */
+async function generateMix(
+  pipe: AnyPipeline,
+  mix: Mix,
+  prior: Partial<CombinedPriorOptions>,
+  decoding: DecodingOptions & TaskInputs,
+): Promise<RawImage[]> {
+  const { generator, signal, onStep } = decoding
+  const embeds = await pipe.priorPipe.interpolate(await resolveMix(mix, signal!), mix.weights, {
+    negativePrompt: prior.negativePrompt as string | undefined,
+    numImagesPerPrompt: prior.numImagesPerPrompt,
+    numInferenceSteps: prior.priorNumInferenceSteps,
+    guidanceScale: prior.priorGuidanceScale,
+    ...{ generator, signal, onStep },
+  })
+  const { images } = await pipe.decoderPipe.generate({ ...decoding, ...embeds, outputType: 'image' as const })
+  for (const image of images as RawImage[]) image.recipe = { ...image.recipe, mix }
+  return images as RawImage[]
 }
 
 /** One picture keeps its name; several are numbered before the extension. */

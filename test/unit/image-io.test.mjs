@@ -1,5 +1,6 @@
 // Loading, saving and combining pictures.
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import os from 'node:os'
@@ -270,5 +271,48 @@ describe('makeImageGrid', () => {
     assert.throws(() => makeImageGrid([tile(1), tile(1, 3)], 1, 2), invalid)
     assert.throws(() => makeImageGrid([{ width: 1 }], 1, 1), invalid)
     assert.throws(() => makeImageGrid([tile(1)], 1, 1, 0.5), invalid)
+  })
+})
+
+describe('RawImage.thumbnail', () => {
+  // Pillow 12.3: Image.open(name).thumbnail((width, height)), its size, and the start of the SHA-256 of its bytes.
+  const recorded = [
+    ['glyphs_200x150.png', 131, 184, 131, 98, 'dfa91b96779c02f6'],
+    ['glyphs_200x150.png', 15, 239, 15, 11, 'f8258ae9bd5a78d3'],
+    ['portrait_150x260.png', 333, 27, 16, 27, '09a24686298aade9'],
+    ['portrait_150x260.png', 58, 191, 58, 101, '3fc9fd3e44400774'],
+    ['alpha_100x100.png', 127, 195, 100, 100, '98537aa6e59e387e'],
+    ['alpha_100x100.png', 144, 94, 94, 94, 'e4863780ac58e868'],
+    ['plasma_320x240.png', 108, 111, 108, 81, '89fb35f074c5c0fb'],
+    ['plasma_320x240.png', 132, 12, 16, 12, '16746646623c44db'],
+    ['gray_80x80.png', 102, 277, 80, 80, '414d8f8b8af2078a'],
+    ['gray_80x80.png', 213, 85, 80, 80, '414d8f8b8af2078a'],
+  ]
+  for (const [name, width, height, fitWidth, fitHeight, hash] of recorded)
+    it(`fits ${name} into ${width}x${height} as Pillow does`, async () => {
+      const mode = name.startsWith('gray') ? 'L' : name.startsWith('alpha') ? 'RGBA' : 'RGB'
+      const small = (await loadImage(pathOf(name), { mode })).thumbnail(width, height)
+      assert.deepEqual([small.width, small.height], [fitWidth, fitHeight])
+      assert.equal(createHash('sha256').update(small.data).digest('hex').slice(0, 16), hash)
+    })
+
+  it('keeps what fits, takes one side for both, and refuses sizes that are none', async () => {
+    const image = await loadImage(pathOf('tiny_40x30.png'))
+    assert.equal(image.thumbnail(40, 30), image)
+    assert.equal(image.thumbnail(4000), image)
+    const { width, height } = image.thumbnail(20)
+    assert.deepEqual([width, height], [20, 15])
+    for (const side of [0, -1, 1.5, Number.NaN, '20'])
+      assert.throws(() => image.thumbnail(side), { code: 'INVALID_ARGUMENT', message: /width/ })
+  })
+})
+
+describe('RawImage.resize', () => {
+  it('gives exactly the size asked for and keeps the recipe', async () => {
+    const image = await loadImage(pathOf('tiny_40x30.png'))
+    image.recipe = { prompt: 'a cat' }
+    const { width, height, channels, recipe } = image.resize(64, 128)
+    assert.deepEqual({ width, height, channels, recipe }, { width: 64, height: 128, channels: 3, recipe: image.recipe })
+    assert.throws(() => image.resize(0, 10), { code: 'INVALID_ARGUMENT' })
   })
 })

@@ -1,0 +1,29 @@
+// `--mix 'text or image'=weight`: what the prior's interpolation takes, from the command line.
+import { existsSync } from 'node:fs'
+import { loadImage } from '../image.js'
+import type { ImageOrPrompt } from '../pipelines/prior.js'
+import { UsageError } from './terminal.js'
+
+export interface Mix {
+  /** as typed: texts, and paths or URLs of pictures */
+  items: string[]
+  weights: number[]
+}
+
+/** @throws UsageError unless every text is `item=weight` */
+export function parseMix(texts: readonly string[]): Mix {
+  const parts = texts.map((text) => {
+    const divider = text.lastIndexOf('=')
+    const weight = text.slice(divider + 1).trim()
+    if (divider < 1 || weight === '' || !Number.isFinite(Number(weight)))
+      throw new UsageError(`expected 'text or image'=weight for --mix but received ${text}`)
+    return { item: text.slice(0, divider), weight: Number(weight) }
+  })
+  return { items: parts.map(({ item }) => item), weights: parts.map(({ weight }) => weight) }
+}
+
+/** Loads the items that are files or URLs; the others are prompts. */
+export function resolveMix({ items }: Mix, signal: AbortSignal): Promise<ImageOrPrompt[]> {
+  const isImage = (item: string) => existsSync(item) || /^(https?|data|file):/i.test(item)
+  return Promise.all(items.map((item) => (isImage(item) ? loadImage(item, { signal }) : item)))
+}

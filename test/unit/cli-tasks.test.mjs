@@ -1,0 +1,67 @@
+// `kandinsky generate` beyond a prompt: which inputs make which task, and what it writes.
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import path from 'node:path'
+import test from 'node:test'
+import { promisify } from 'node:util'
+import { loadImage, readRecipe } from '../../dist/index.js'
+import { checkpoint, fixtures } from '../helpers/cases.mjs'
+import { temporaryFolder } from '../helpers/files.mjs'
+
+const main = path.resolve(import.meta.dirname, '../../dist/cli/main.js')
+const picture = path.join(fixtures, 'images', 'gradient_64x64.png')
+const mask = path.join(fixtures, 'images', 'mask_circle_64x64.png')
+const decoder = checkpoint('kandinsky-2-2-decoder')
+const short = ['--steps=2', '--prior-steps=2', '--width=64', '--height=64', '--seed=4', '--threads=1']
+
+const generate = (...args) => promisify(execFile)(process.execPath, [main, 'generate', ...args])
+
+test('inputs that make no task are wrong usage', async () => {
+  const refuses = async (args, message) =>
+    assert.rejects(generate('-m', decoder, ...args), ({ code, stderr }) => code === 2 && message.test(stderr))
+  await refuses(['a cat', '--mask', mask], /--mask needs --image/)
+  await refuses(['a cat', '--strength', '0.5'], /--strength needs --image/)
+  await refuses(['a cat', '--image', picture, '--mask', mask, '--strength', '0.5'], /no --mask/)
+  await refuses(['a cat', '--image', picture, '--mask', mask, '--hint', picture], /exclude each other/)
+  await refuses(['a cat', '--mix', 'a dog=1'], /expected one prompt \(quote it\), or --mix instead/)
+  await refuses([], /expected one prompt/)
+  for (const mix of ['a dog', '=1', 'a dog=', 'a dog=much']) await refuses(['--mix', mix], /'text or image'=weight/)
+})
+
+test('a picture and a prompt make a picture, with a preview beside it', async (t) => {
+  const folder = temporaryFolder(t)
+  const [output, preview] = [path.join(folder, 'out.png'), path.join(folder, 'preview.png')]
+  const args = ['a cat', '-m', decoder, '--image', picture, '--strength', '0.5', '-o', output, '--preview', preview]
+  const { stdout } = await generate(...args, ...short, '--json')
+  const events = stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  const steps = events.filter(({ type }) => type === 'step').map(({ stage, step }) => `${stage} ${step}`)
+  assert.deepEqual(steps, ['prior 1', 'prior 2', 'decoder 1'])
+  assert.deepEqual(events.at(-1).files, [output])
+  const { prompt, strength, seed } = await readRecipe(output)
+  assert.deepEqual({ prompt, strength, seed }, { prompt: 'a cat', strength: 0.5, seed: 4 })
+  const { width, height } = await loadImage(preview)
+  assert.deepEqual([width, height], [64, 64])
+})
+
+test('a mask makes it inpainting, a hint ControlNet', async (t) => {
+  const folder = temporaryFolder(t)
+  const output = path.join(folder, 'out.png')
+  for (const [model, args] of [
+    ['kandinsky-2-2-decoder-inpaint', ['--image', picture, '--mask', mask]],
+    ['kandinsky-2-2-controlnet-depth', ['--hint', picture]],
+    ['kandinsky-2-2-controlnet-depth', ['--hint', picture, '--image', picture, '--strength', '0.5']],
+  ]) {
+    await generate('a cat', '-m', checkpoint(model), ...args, '-o', output, ...short)
+    assert.equal((await readRecipe(output)).model, model)
+  }
+})
+
+test('texts and pictures mix', async (t) => {
+  const output = path.join(temporaryFolder(t), 'out.png')
+  await generate('-m', decoder, '--mix', 'a cat, E=mc2=0.25', '--mix', `${picture}=0.75`, '-o', output, ...short)
+  const { mix } = await readRecipe(output)
+  assert.deepEqual(mix, { items: ['a cat, E=mc2', picture], weights: [0.25, 0.75] })
+})
