@@ -6,6 +6,15 @@ export type { DeviceInfo, WeightType } from './native.js'
 export { AutoPipelineForImage2Image, AutoPipelineForInpainting, AutoPipelineForText2Image } from './pipelines/auto.js'
 export type { CombinedOptions } from './pipelines/combined.js'
 export type { DecodingOptions, Embeds, ImageResult, OutputType } from './pipelines/decoder.js'
+export { type KandinskyOptions, KandinskyPipeline } from './pipelines/kandinsky.js'
+export {
+  KandinskyCombinedPipeline,
+  KandinskyImg2ImgCombinedPipeline,
+  KandinskyInpaintCombinedPipeline,
+} from './pipelines/kandinsky-combined.js'
+export { type KandinskyImg2ImgOptions, KandinskyImg2ImgPipeline } from './pipelines/kandinsky-img2img.js'
+export { type KandinskyInpaintOptions, KandinskyInpaintPipeline } from './pipelines/kandinsky-inpaint.js'
+export { KandinskyPriorPipeline } from './pipelines/kandinsky-prior.js'
 export { KandinskyV22Pipeline, type TextToImageOptions } from './pipelines/kandinsky-v22.js'
 export {
   KandinskyV22CombinedPipeline,

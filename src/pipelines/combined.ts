@@ -1,4 +1,4 @@
-// A prior and a decoder in one call, after diffusers' pipeline_kandinsky2_2_combined.py.
+// A prior and a decoder in one call, after diffusers' pipeline_kandinsky_combined.py and pipeline_kandinsky2_2_combined.py.
 import { KandinskyError } from '../errors.js'
 import type { RawImage } from '../image.js'
 import { resolveImages, type TensorOrImage } from '../processing.js'
@@ -6,10 +6,10 @@ import { maskShape } from '../processing-inpaint.js'
 import { Generator } from '../random.js'
 import { rowsOf, Tensor } from '../tensor.js'
 import type { DecoderClass, DecoderPipeline, DecodingOptions, ImageResult, ImagesOf } from './decoder.js'
-import { KandinskyV22PriorPipeline } from './kandinsky-v22-prior.js'
+import type { KandinskyPriorPipeline } from './kandinsky-prior.js'
 import { type CombinedPretrainedOptions, loadCombined, openCombined } from './load.js'
 import { expectOptions } from './options.js'
-import type { PriorOptions } from './prior.js'
+import type { PriorComponents, PriorOptions } from './prior.js'
 import { type CallOptions, streamCall } from './progress.js'
 
 /** What every combined pipeline takes beside the options of its decoder. */
@@ -27,22 +27,29 @@ export interface CombinedPriorOptions extends Pick<PriorOptions, 'prompt' | 'neg
 /** @typeParam Options those of the decoder */
 export type CombinedOptions<Options extends DecodingOptions> = Omit<Options, 'latents'> & CombinedPriorOptions
 
+/** All combined pipelines have it, also where the decoder by itself has another. */
+const DECODER_GUIDANCE = 4
+
 const priorOnly = [
   ...['prompt', 'negativePrompt', 'priorGuidanceScale', 'priorNumInferenceSteps'],
   ...['priorCallbackOnStepEnd', 'latents'],
 ]
 
-/** A combined pipeline and the decoder it wants. */
-export interface CombinedClass<Pipeline, Decoder> {
-  readonly decoderClass: DecoderClass<Decoder>
-  new (priorPipe: KandinskyV22PriorPipeline, decoderPipe: Decoder): Pipeline
+// biome-ignore lint/suspicious/noExplicitAny: a class goes with the options of its own decoder
+type AnyDecoder = DecoderPipeline<any>
+
+/** A combined pipeline and what it is made of. */
+export interface CombinedClass<Pipeline> {
+  readonly priorClass: new (components: PriorComponents) => KandinskyPriorPipeline
+  readonly decoderClass: DecoderClass<AnyDecoder>
+  new (priorPipe: KandinskyPriorPipeline, decoderPipe: AnyDecoder): Pipeline
 }
 
 export abstract class CombinedPipeline<Options extends DecodingOptions> {
-  readonly priorPipe: KandinskyV22PriorPipeline
+  readonly priorPipe: KandinskyPriorPipeline
   readonly decoderPipe: DecoderPipeline<Options>
 
-  constructor(priorPipe: KandinskyV22PriorPipeline, decoderPipe: DecoderPipeline<Options>) {
+  constructor(priorPipe: KandinskyPriorPipeline, decoderPipe: DecoderPipeline<Options>) {
     this.priorPipe = priorPipe
     this.decoderPipe = decoderPipe
   }
@@ -52,8 +59,8 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
    * @throws KandinskyError `FILE_NOT_FOUND`, `BAD_FILE`, `UNSUPPORTED_MODEL` (also for a checkpoint of another task),
    *   `DEVICE_UNAVAILABLE`, `OUT_OF_MEMORY`; `INVALID_ARGUMENT` where no prior is found
    */
-  static async fromPretrained<Pipeline, Decoder>(
-    this: CombinedClass<Pipeline, Decoder>,
+  static async fromPretrained<Pipeline>(
+    this: CombinedClass<Pipeline>,
     source: string,
     options: CombinedPretrainedOptions = {},
   ): Promise<Pipeline> {
@@ -88,17 +95,18 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
       ...{ signal: options.signal, onStep: options.onStep },
     }
     const { prompts, negatives, count } = this.priorPipe.check(priorOptions)
-    const pictures = await spreadImages(decoding, prompts.length, count)
+    const decoderOptions = {
+      ...{ ...decoding, generator },
+      guidanceScale: options.guidanceScale ?? DECODER_GUIDANCE,
+      ...(await spreadImages(decoding, prompts.length, count)),
+      // As in the reference the decoder of 2.1 reads the prompt, too, but not the negative one.
+      ...(this.decoderPipe.optionNames.includes('prompt') && { prompt: repeatEach(prompts, count) }),
+    }
     // The decoder's options must fail now, not after the prior has run.
-    const decoderOptions = { ...decoding, ...pictures, generator } as unknown as Options
-    const job = await this.decoderPipe.check(decoderOptions, prompts.length * count)
+    const job = await this.decoderPipe.check(decoderOptions as unknown as Options, prompts.length * count)
     const embeds = await this.priorPipe.generate(priorOptions)
-    const images = await this.decoderPipe.run(job, embeds)
-    if (Array.isArray(images))
-      for (const [i, image] of images.entries()) {
-        const row = Math.floor(i / count)
-        image.recipe = { prompt: prompts[row], negativePrompt: negatives?.[row], ...image.recipe }
-      }
+    const prompted = prompts.map((text, i) => ({ prompt: text, negativePrompt: negatives?.[i] }))
+    const images = await this.decoderPipe.run({ ...job, prompts: prompted }, embeds)
     return { images: images as ImagesOf<Given> }
   }
 
@@ -118,13 +126,13 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
 }
 
 /** Loads a combined pipeline from opened checkpoints. */
-export async function combine<Pipeline, Decoder>(
-  Combined: CombinedClass<Pipeline, Decoder>,
+export async function combine<Pipeline>(
+  Combined: CombinedClass<Pipeline>,
   checkpoints: Awaited<ReturnType<typeof openCombined>>,
   options: CombinedPretrainedOptions,
 ): Promise<Pipeline> {
   const { prior, decoder } = await loadCombined(checkpoints, options, Combined.decoderClass.task)
-  return new Combined(new KandinskyV22PriorPipeline(prior), new Combined.decoderClass(decoder))
+  return new Combined(new Combined.priorClass(prior), new Combined.decoderClass(decoder))
 }
 
 type ImageOption = TensorOrImage | readonly TensorOrImage[]
@@ -156,6 +164,9 @@ function spread(name: string, given: (RawImage | Tensor)[], prompts: number, cou
       `Expected one ${name}, one per prompt (${prompts}) or one per result (${prompts * count}) ` +
         `but received ${single.length}`,
     )
-  const times = single.length === 1 ? prompts * count : count
-  return single.flatMap((item) => Array<TensorOrImage>(times).fill(item))
+  return repeatEach(single, single.length === 1 ? prompts * count : count)
+}
+
+function repeatEach<T>(items: readonly T[], times: number): T[] {
+  return items.flatMap((item) => Array<T>(times).fill(item))
 }

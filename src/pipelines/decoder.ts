@@ -8,6 +8,7 @@ import type { RandomSource } from '../random.js'
 import type { Recipe } from '../recipe.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { concatRows, repeatRows, rowsOf, type Tensor } from '../tensor.js'
+import type { Tokenizer } from '../tokenizers/tokenizer.js'
 import { denoise, latentSide, movqScaleFactor } from './denoise.js'
 import { loadDecoderComponents, openSide, type PretrainedOptions } from './load.js'
 import {
@@ -23,7 +24,7 @@ import {
 } from './options.js'
 import { previewer } from './preview.js'
 import { type CallOptions, callOptionNames, checkCallOptions, streamCall } from './progress.js'
-import { attachRecipe, type ModelIdentity } from './provenance.js'
+import { attachRecipe, type ModelIdentity, type RecipeSources } from './provenance.js'
 
 export type OutputType = 'image' | 'float' | 'latent'
 
@@ -68,6 +69,9 @@ export interface DecoderComponents {
   unet: Model
   movq: Model
   scheduler: Scheduler
+  /** how the decoders of 2.1 read prompts */
+  textEncoder?: Model | undefined
+  tokenizer?: Tokenizer | undefined
   /** named in the recipes of pictures */
   identity?: ModelIdentity | undefined
 }
@@ -79,6 +83,8 @@ export interface DecoderTask {
   additionEmbedType: string
   /** the UNet's: latents and what is joined to them */
   inChannels: number
+  /** class of the network that reads prompts, where the decoder has one */
+  textEncoder?: string
 }
 
 /** Where a run begins. */
@@ -88,6 +94,8 @@ export interface Start {
   latents: Tensor
   /** further UNet inputs, one row per picture */
   conditioning?: Record<string, Tensor>
+  /** for the negative half of guidance, where it has values of its own */
+  negativeConditioning?: Record<string, Tensor>
   /** channels behind the latents, one row per picture */
   extraChannels?: Tensor
   afterStep?: (latents: Tensor, index: number) => Tensor
@@ -118,6 +126,8 @@ export interface DecoderJob extends CheckedCall {
   begin(): Promise<Start>
   /** what the pipeline adds to the recipe */
   recipe?: Recipe
+  /** for the recipes */
+  prompts?: RecipeSources['prompts']
 }
 
 /** Embeddings of one call, joined; no negative ones where guidance is off. */
@@ -141,6 +151,8 @@ export const decodingOptionNames = [
 export abstract class DecoderPipeline<Options extends DecodingOptions> {
   scheduler: Scheduler
   readonly components: DecoderComponents
+  /** `guidanceScale` where a call gives none */
+  protected readonly defaultGuidanceScale: number = 4
 
   constructor(components: DecoderComponents) {
     this.components = components
@@ -189,39 +201,40 @@ export abstract class DecoderPipeline<Options extends DecodingOptions> {
   async run(job: DecoderJob, embeds: JoinedEmbeds): Promise<RawImage[] | Tensor> {
     const { unet, movq, identity } = this.components
     const { scheduler, guidanceScale, generator, signal, latentShape, outputType, steps } = job
+    const guided = guidanceScale > 1
     const perPicture = (tensor: Tensor) => repeatRows(tensor, latentShape[0]! / tensor.shape[0]!)
-    const positive = perPicture(embeds.imageEmbeds)
-    const negative = guidanceScale > 1 ? perPicture(embeds.negativeImageEmbeds!) : undefined
-    const batched = (tensor: Tensor) => (negative ? concatRows([tensor, tensor]) : tensor)
+    const batched = (tensor: Tensor, negative = tensor) => (guided ? concatRows([negative, tensor]) : tensor)
 
-    const { conditioning = {}, extraChannels, ...start } = await job.begin()
-    const repeated = Object.entries(conditioning).map(([name, tensor]) => [name, batched(tensor)])
+    const { conditioning, negativeConditioning, extraChannels, ...start } = await job.begin()
+    const positive: Record<string, Tensor> = { ...conditioning, image_embeds: perPicture(embeds.imageEmbeds) }
+    const negative: Record<string, Tensor> = { ...negativeConditioning }
+    if (guided) negative.image_embeds = perPicture(embeds.negativeImageEmbeds!)
     const latents = await denoise({
       ...start,
       ...checkCallOptions(job),
       ...{ unet, scheduler, guidanceScale, generator },
-      conditioning: {
-        image_embeds: negative ? concatRows([negative, positive]) : positive,
-        ...Object.fromEntries(repeated),
-      },
+      conditioning: Object.fromEntries(
+        Object.entries(positive).map(([name, tensor]) => [name, batched(tensor, negative[name])]),
+      ),
       extraChannels: extraChannels && batched(extraChannels),
       preview: job.preview ? await previewer(movq, signal) : undefined,
     })
     const images = await decodeImages(movq, latents, outputType, signal)
     const { name: model, hash: modelHash } = identity ?? {}
     const made = { scheduler: scheduler.constructor.name, numInferenceSteps: steps, guidanceScale, model, modelHash }
-    attachRecipe(images, { ...made, ...job.recipe }, generator)
+    attachRecipe(images, { ...made, ...job.recipe }, job)
     return images
   }
 
   /** Waits for running calls, then frees every network. Later calls reject with `DISPOSED`. */
   async dispose(): Promise<void> {
-    await Promise.all([this.components.unet.dispose(), this.components.movq.dispose()])
+    await disposeDecoder(this.components)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose()
   }
+
   /** Checks what all tasks share and resolves its defaults. */
   protected checkDecoding(options: DecodingOptions, embeddings: number): CheckedCall {
     const { movq } = this.components
@@ -236,15 +249,18 @@ export abstract class DecoderPipeline<Options extends DecodingOptions> {
       ...checkCallOptions(options),
       ...{ embeddings, count, steps, scheduler },
       ...{ height: h * factor, width: w * factor, latentShape: [embeddings * count, latentChannels(movq), h, w] },
-      guidanceScale: expectNumber('guidanceScale', options.guidanceScale ?? 4),
+      guidanceScale: expectNumber('guidanceScale', options.guidanceScale ?? this.defaultGuidanceScale),
       generator: expectGenerator(options.generator, embeddings * count),
       outputType: expectOneOf('outputType', options.outputType ?? 'image', ['image', 'float', 'latent']),
       preview: expectBoolean('preview', options.preview ?? false),
     }
   }
 
-  #joinEmbeds({ imageEmbeds, negativeImageEmbeds, guidanceScale = 4 }: Options & Embeds): JoinedEmbeds {
-    const dimensions = Number(this.components.unet.config.encoder_hid_dim)
+  #joinEmbeds(options: Options & Embeds): JoinedEmbeds {
+    const { imageEmbeds, negativeImageEmbeds, guidanceScale = this.defaultGuidanceScale } = options
+    const { encoder_hid_dim, cross_attention_dim, addition_embed_type } = this.components.unet.config
+    // With text beside the image, encoder_hid_dim is the text's.
+    const dimensions = Number(addition_embed_type === 'text_image' ? cross_attention_dim : encoder_hid_dim)
     const join = (name: string, value: Tensor | Tensor[]) => {
       const parts = Array.isArray(value) ? value : [value]
       if (parts.length === 0) throw invalid(name, 'a Tensor or a non-empty array of them', value)
@@ -258,6 +274,10 @@ export abstract class DecoderPipeline<Options extends DecodingOptions> {
       negativeImageEmbeds: expectTensor('negativeImageEmbeds', negative, positive.shape),
     }
   }
+}
+
+export async function disposeDecoder({ textEncoder, unet, movq }: DecoderComponents): Promise<void> {
+  await Promise.all([textEncoder, unet, movq].map((model) => model?.dispose()))
 }
 
 export function latentChannels(movq: Model): number {

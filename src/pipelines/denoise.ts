@@ -2,10 +2,10 @@
 import { invalid, KandinskyError } from '../errors.js'
 import type { RawImage } from '../image.js'
 import type { Model } from '../models.js'
-import { type RandomSource, randnTensor } from '../random.js'
+import type { RandomSource } from '../random.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { concatChannels, concatRows, sliceRows, splitChannels, Tensor } from '../tensor.js'
-import { expectNumber, expectTensor } from './options.js'
+import { expectNumber } from './options.js'
 import { type CallOptions, StepReporter } from './progress.js'
 
 /** uncond + g (cond - uncond) on a batch [uncond; cond], in float32 like the reference. */
@@ -30,17 +30,6 @@ export function latentSide(pixels: number, factor: number): number {
 export function movqScaleFactor(movq: Model): number {
   const levels = movq.config.block_out_channels
   return 2 ** ((Array.isArray(levels) ? levels.length : 1) - 1)
-}
-
-/** The noise that a run starts from, given (checked and copied) or to be drawn when it begins. */
-export function initialNoise(
-  { latentShape, generator }: { latentShape: readonly number[]; generator: RandomSource | RandomSource[] },
-  latents?: Tensor,
-): () => Tensor {
-  if (latents === undefined) return () => randnTensor(latentShape, generator)
-  const { data, shape } = expectTensor('latents', latents, latentShape)
-  const copy = new Tensor(data.slice(), shape)
-  return () => copy
 }
 
 /** Noise as strong as the scheduler wants it at its first timestep. */

@@ -4,6 +4,7 @@ import type { RawImage } from '../image.js'
 import type { Model } from '../models.js'
 import { preprocessImage, resolveImages, type TensorOrImage } from '../processing.js'
 import { randnTensor } from '../random.js'
+import type { Scheduler } from '../schedulers/scheduler.js'
 import { concatRows, repeatRows, rowsOf, sameShape, Tensor, tileRows } from '../tensor.js'
 import { type CheckedCall, type DecoderJob, latentChannels } from './decoder.js'
 import { startAt } from './denoise.js'
@@ -18,16 +19,25 @@ export interface ImageStartOptions {
   strength?: number | undefined
 }
 
+/** A level of noise: that of a timestep in the schedule of a scheduler. */
+export interface NoiseLevel {
+  scheduler: Scheduler
+  timestep: number
+}
+
 /**
  * Checks and loads the image of a call; `begin` encodes it and adds noise.
  *
  * Embeddings that share one image share its noise, too, as in the reference (unless every picture has a generator of its
  * own): what differs between their pictures comes from the embeddings.
+ *
+ * @param noiseLevel how much noise to add; default: what the run's first timestep expects
  */
 export async function imageStart(
   movq: Model,
   { image, strength = 0.3 }: ImageStartOptions,
   call: CheckedCall,
+  noiseLevel?: (strength: number) => NoiseLevel,
 ): Promise<Pick<DecoderJob, 'begin' | 'recipe'>> {
   const { scheduler, count, steps, embeddings, generator, latentShape, signal } = call
   const index = startAt(steps, strength, scheduler)
@@ -35,12 +45,13 @@ export async function imageStart(
   expectImages(images, call, latentChannels(movq))
   scheduler.setBeginIndex(index)
   const timesteps = scheduler.timesteps.slice(index)
+  const level = noiseLevel?.(strength) ?? { scheduler, timestep: timesteps[0]! }
   const begin = async () => {
     const perImage = repeatRows(await imageLatents(movq, images, call), count)
     const shared = (tensor: Tensor) => tileRows(tensor, (embeddings * count) / tensor.shape[0]!)
     const ownNoise = Array.isArray(generator) && generator.length > 1
     const noise = randnTensor(ownNoise ? latentShape : perImage.shape, generator)
-    return { timesteps, latents: scheduler.addNoise(shared(perImage), shared(noise), [timesteps[0]!]) }
+    return { timesteps, latents: level.scheduler.addNoise(shared(perImage), shared(noise), [level.timestep]) }
   }
   return { begin, recipe: { strength } }
 }

@@ -3,18 +3,22 @@ import { CombinedPipeline } from './combined.js'
 import { KandinskyV22Pipeline, type TextToImageOptions } from './kandinsky-v22.js'
 import { type Img2ImgOptions, KandinskyV22Img2ImgPipeline } from './kandinsky-v22-img2img.js'
 import { type InpaintOptions, KandinskyV22InpaintPipeline } from './kandinsky-v22-inpaint.js'
+import { KandinskyV22PriorPipeline } from './kandinsky-v22-prior.js'
 
 /** Text to picture. */
 export class KandinskyV22CombinedPipeline extends CombinedPipeline<TextToImageOptions> {
+  static readonly priorClass = KandinskyV22PriorPipeline
   static readonly decoderClass = KandinskyV22Pipeline
 }
 
 /** Text and picture to picture; several prompts take one picture or one each. */
 export class KandinskyV22Img2ImgCombinedPipeline extends CombinedPipeline<Img2ImgOptions> {
+  static readonly priorClass = KandinskyV22PriorPipeline
   static readonly decoderClass = KandinskyV22Img2ImgPipeline
 }
 
 /** Repaints the white part of a mask after a text; see `KandinskyV22InpaintPipeline`. */
 export class KandinskyV22InpaintCombinedPipeline extends CombinedPipeline<InpaintOptions> {
+  static readonly priorClass = KandinskyV22PriorPipeline
   static readonly decoderClass = KandinskyV22InpaintPipeline
 }

@@ -1,40 +1,9 @@
-// Repaints the masked part of a picture, after diffusers' pipeline_kandinsky2_2_inpainting.py. WHITE IS REPAINTED
-// (diffusers before 0.19 and older scripts had it the other way round).
-//
-// Easy to get wrong: the UNet sees the known latents and a mask of 1 where to KEEP; that mask is first grown by one
-// latent cell on the repainted side; the known region is put back after every step with the run's INITIAL noise; for a
-// batch the reference puts back that of the first picture, and so does this.
-import { KandinskyError } from '../errors.js'
-import type { Model } from '../models.js'
-import { interpolateNearest, type TensorOrImage } from '../processing.js'
-import { type InpaintInputs, prepareMask, prepareMaskAndMaskedImage } from '../processing-inpaint.js'
-import type { Scheduler } from '../schedulers/scheduler.js'
-import { concatChannels, repeatRows, sliceRows, Tensor } from '../tensor.js'
-import {
-  type CheckedCall,
-  type DecoderJob,
-  DecoderPipeline,
-  type DecodingOptions,
-  decodingOptionNames,
-} from './decoder.js'
-import { initialNoise, scaledNoise } from './denoise.js'
-import { onePerEmbedding } from './hint.js'
-import { encodeImages } from './image-start.js'
+// Repaints the masked part of a picture with the Kandinsky 2.2 decoder, after diffusers'
+// pipeline_kandinsky2_2_inpainting.py. White is repainted.
+import { type DecoderJob, DecoderPipeline, type DecodingOptions, decodingOptionNames } from './decoder.js'
+import { type InpaintStartOptions, inpaintStart } from './inpaint-start.js'
 
-export interface InpaintOptions extends DecodingOptions {
-  /**
-   * The picture (resized), or a tensor [3, height, width] or [n, 3, height, width] in [-1, 1]; or an array of these. One
-   * for all embeddings, or one per embedding; of several, the known region of the first is put into all results
-   */
-  image: TensorOrImage | readonly TensorOrImage[]
-  /**
-   * WHITE is repainted, black is kept: a picture (resized), or a tensor [height, width], [n, height, width] or
-   * [n, 1, height, width] in 0..1, which counts as white from 0.5. As many as images
-   */
-  maskImage: TensorOrImage | readonly TensorOrImage[]
-  /** initial noise [rows, 4, height / 8, width / 8] instead of a drawn one */
-  latents?: Tensor | undefined
-}
+export interface InpaintOptions extends DecodingOptions, InpaintStartOptions {}
 
 export class KandinskyV22InpaintPipeline extends DecoderPipeline<InpaintOptions> {
   static readonly task = { name: 'inpainting with Kandinsky 2.2', additionEmbedType: 'image', inChannels: 9 }
@@ -42,63 +11,6 @@ export class KandinskyV22InpaintPipeline extends DecoderPipeline<InpaintOptions>
 
   async check(options: InpaintOptions, embeddings: number): Promise<DecoderJob> {
     const call = this.checkDecoding(options, embeddings)
-    const draw = initialNoise(call, options.latents)
-    const inputs = await inpaintInputs(options, call)
-    const { scheduler } = call
-    return {
-      ...call,
-      begin: async () => {
-        const { known, keep } = await maskedLatents(this.components.movq, inputs, call)
-        const masked = new Tensor(multiplyMask(known, keep), known.shape)
-        const noise = draw()
-        return {
-          timesteps: scheduler.timesteps,
-          latents: scaledNoise(noise, scheduler),
-          extraChannels: repeatRows(concatChannels([masked, keep]), call.count),
-          afterStep: blendKnown(sliceRows(known, 0, 1), sliceRows(keep, 0, 1), noise, scheduler),
-        }
-      },
-    }
-  }
-}
-
-async function inpaintInputs({ image, maskImage }: InpaintOptions, call: CheckedCall): Promise<InpaintInputs> {
-  const { height, width, embeddings, signal } = call
-  const inputs = await prepareMaskAndMaskedImage(image, maskImage, { height, width, signal })
-  const [, , h, w] = inputs.image.shape
-  if (h !== height || w !== width)
-    throw new KandinskyError(
-      'SHAPE_MISMATCH',
-      `Expected a tensor of shape [n, 3, ${height}, ${width}] for image but received [${inputs.image.shape.join(', ')}]`,
-    )
-  return {
-    image: onePerEmbedding('image', inputs.image, embeddings),
-    mask: onePerEmbedding('maskImage', inputs.mask, embeddings),
-  }
-}
-
-/** The picture's latents, and the mask on their grid: 1 where they are kept. */
-async function maskedLatents(movq: Model, { image, mask }: InpaintInputs, { latentShape, signal }: CheckedCall) {
-  const [, , h, w] = latentShape as [number, number, number, number]
-  return { known: await encodeImages(movq, [image], signal), keep: prepareMask(interpolateNearest(mask, h, w)) }
-}
-
-/** Values [n, c, h, w] times a mask [n, 1, h, w]. */
-function multiplyMask(values: Tensor, mask: Tensor): Float32Array {
-  const [, channels, height, width] = values.shape as [number, number, number, number]
-  const pixels = height * width
-  return values.data.map((value, i) => value * mask.data[Math.floor(i / (channels * pixels)) * pixels + (i % pixels)]!)
-}
-
-/** Puts the known latents [1, c, h, w] back into every row, as noisy as the loop's own will be at the next timestep. */
-function blendKnown(known: Tensor, keep: Tensor, noise: Tensor, scheduler: Scheduler) {
-  const rows = noise.shape[0]!
-  const clean = repeatRows(known, rows)
-  return (latents: Tensor, index: number): Tensor => {
-    const next = scheduler.timesteps[index + 1]
-    const known = next === undefined ? clean : scheduler.addNoise(clean, noise, [next])
-    const pixels = keep.data.length
-    const data = latents.data.map((value, i) => (keep.data[i % pixels] === 1 ? known.data[i]! : value))
-    return new Tensor(data, latents.shape)
+    return { ...call, begin: await inpaintStart(this.components.movq, options, call, true) }
   }
 }

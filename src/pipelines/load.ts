@@ -11,7 +11,8 @@ import { schedulerByName, schedulerFromConfig } from '../schedulers/registry.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { Tensor } from '../tensor.js'
 import { ClipTokenizer } from '../tokenizers/clip.js'
-import type { DecoderComponents, DecoderTask } from './decoder.js'
+import { XlmRobertaTokenizer } from '../tokenizers/xlm-roberta.js'
+import { type DecoderComponents, type DecoderTask, disposeDecoder } from './decoder.js'
 import { expectOneOf, expectOptions } from './options.js'
 import type { PriorComponents } from './prior.js'
 import { identify } from './provenance.js'
@@ -130,7 +131,7 @@ export async function loadCombined(
     // `scheduler` means the decoder's: the prior works with its own kind only.
     return { prior: await loadPriorComponents(prior, { ...rest, scheduler: undefined }, group), decoder: decoderParts }
   } catch (error) {
-    await Promise.all([decoderParts.unet.dispose(), decoderParts.movq.dispose()])
+    await disposeDecoder(decoderParts)
     throw error
   }
 }
@@ -173,8 +174,16 @@ export async function loadDecoderComponents(
   const wanted = { unet: 'UNet2DConditionModel', movq: 'VQModel' }
   const { unet, movq } = await createModels(checkpoint, wanted, {}, { ...options, group })
   expectTask(unet!, task, checkpoint)
-  await loadModels([unet!, movq!], options, group)
-  return { unet: unet!, movq: movq!, scheduler, identity: await identify(checkpoint) }
+  const reader = task.textEncoder ? await loadReader(checkpoint, task.textEncoder, { ...options, group }) : undefined
+  await loadModels([...(reader ? [reader.textEncoder] : []), unet!, movq!], options, group)
+  return { ...reader, unet: unet!, movq: movq!, scheduler, identity: await identify(checkpoint) }
+}
+
+/** How the decoders of 2.1 read prompts; nothing is loaded yet. */
+async function loadReader(checkpoint: Checkpoint, className: string, options: ModelOptions) {
+  const tokenizer = XlmRobertaTokenizer.fromFiles(await folderTexts(checkpoint, 'tokenizer'))
+  const { text_encoder } = await createModels(checkpoint, { text_encoder: className }, {}, options)
+  return { textEncoder: text_encoder!, tokenizer }
 }
 
 /** The settings that a checkpoint stores for a scheduler. */

@@ -1,7 +1,8 @@
 // Texts as the prior reads them: CLIP's hidden states, pooled embeddings and attention masks.
 import type { Model } from '../models.js'
 import { concatRows, repeatRows, type Tensor } from '../tensor.js'
-import type { ClipTokenizer } from '../tokenizers/clip.js'
+import type { Tokenizer } from '../tokenizers/tokenizer.js'
+import { integers, warnTruncated } from './prompts.js'
 
 /** The prior's inputs for one batch of texts. */
 export interface EncodedText {
@@ -22,17 +23,12 @@ export interface EncodeTextOptions {
 }
 
 export async function encodeText(
-  { tokenizer, textEncoder }: { tokenizer: ClipTokenizer; textEncoder: Model },
+  { tokenizer, textEncoder }: { tokenizer: Tokenizer; textEncoder: Model },
   texts: string[],
   { count, warn, signal }: EncodeTextOptions,
 ): Promise<EncodedText> {
   const { inputIds, attentionMask, truncated } = tokenizer.encode(texts)
-  for (const [i, removed] of truncated.entries())
-    if (warn && removed !== undefined)
-      process.emitWarning(
-        `CLIP reads ${tokenizer.modelMaxLength} tokens; this part of prompt ${i} was cut off: ${removed}`,
-        'KandinskyWarning',
-      )
+  if (warn) warnTruncated('CLIP', tokenizer, truncated)
   const output = await textEncoder.run('forward', { input_ids: integers(inputIds) }, { signal })
   const mask = attentionMask.flatMap((row) => Array<Int32Array>(count).fill(row))
   return {
@@ -51,11 +47,4 @@ export function joinText(a: EncodedText, b: EncodedText): EncodedText {
     encoder_hidden_states: concatRows([a.encoder_hidden_states, b.encoder_hidden_states]),
     attention_mask: { data, shape: [first.shape[0]! + second.shape[0]!, first.shape[1]!] },
   }
-}
-
-function integers(rows: Int32Array[]): { data: Int32Array; shape: number[] } {
-  const width = rows[0]?.length ?? 0
-  const data = new Int32Array(rows.length * width)
-  for (const [i, row] of rows.entries()) data.set(row, i * width)
-  return { data, shape: [rows.length, width] }
 }

@@ -49,18 +49,26 @@ async function readStart(file: string, offset: number, length: number): Promise<
   }
 }
 
-/** Adds the recipe, with its own seed where every picture had a generator of its own. Tensors carry none. */
+export interface RecipeSources {
+  /** one for all pictures, or one each */
+  generator: RandomSource | readonly RandomSource[]
+  /** for equal shares of the pictures, in order */
+  prompts?: readonly Pick<Recipe, 'prompt' | 'negativePrompt'>[]
+}
+
+/** Gives each picture its recipe, with its own prompt and seed. Tensors carry none. */
 export function attachRecipe(
   images: RawImage[] | Tensor,
   recipe: Recipe,
-  generator: RandomSource | readonly RandomSource[],
+  { generator, prompts = [] }: RecipeSources,
 ): void {
   if (!Array.isArray(images)) return
   for (const [index, image] of images.entries()) {
     const source = Array.isArray(generator) ? (generator[index] ?? generator[0]) : generator
     const seed = source instanceof Generator ? plainSeed(source.seed) : undefined
     const { width, height } = image
-    image.recipe = { ...recipe, seed, index, width, height, version: `node-kandinsky ${version}` }
+    const prompt = prompts[Math.floor((index * prompts.length) / images.length)]
+    image.recipe = { ...prompt, ...recipe, seed, index, width, height, version: `node-kandinsky ${version}` }
   }
 }
 
