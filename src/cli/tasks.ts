@@ -7,14 +7,17 @@ import {
   type ControlnetImg2ImgOptions,
   KandinskyV22ControlnetImg2ImgPipeline,
 } from '../pipelines/kandinsky-v22-controlnet-img2img.js'
+import { KandinskyV22PriorPipeline } from '../pipelines/kandinsky-v22-prior.js'
 import type { CombinedPretrainedOptions } from '../pipelines/load.js'
 import { UsageError } from './terminal.js'
 
 class ControlnetCombined extends CombinedPipeline<ControlnetOptions> {
+  static readonly priorClass = KandinskyV22PriorPipeline
   static readonly decoderClass = KandinskyV22ControlnetPipeline
 }
 
 class ControlnetImg2ImgCombined extends CombinedPipeline<ControlnetImg2ImgOptions> {
+  static readonly priorClass = KandinskyV22PriorPipeline
   static readonly decoderClass = KandinskyV22ControlnetImg2ImgPipeline
 }
 
