@@ -106,6 +106,15 @@ std::vector<int64_t> Config::integers(const std::string& key) const {
   return get<std::vector<int64_t>>(*this, key, "a list of integers");
 }
 
+std::vector<double> Config::reals(const std::string& key) const {
+  const auto found = values_.find(key);
+  if (found != values_.end()) {
+    const auto* integers = std::get_if<std::vector<int64_t>>(&found->second);
+    if (integers) return {integers->begin(), integers->end()};
+  }
+  return get<std::vector<double>>(*this, key, "a list of numbers");
+}
+
 std::vector<std::string> Config::texts(const std::string& key) const {
   // An empty list does not say what its items would have been; the addon makes it one of integers.
   const auto found = values_.find(key);

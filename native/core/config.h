@@ -31,6 +31,7 @@ class Config {
   std::string text(const std::string& key) const;
   std::string text(const std::string& key, const std::string& fallback) const;
   std::vector<int64_t> integers(const std::string& key) const;  // a scalar counts as a list of one
+  std::vector<double> reals(const std::string& key) const;
   std::vector<std::string> texts(const std::string& key) const;
 
   /// Throws unsupported_model unless the key is absent or equals the only value this engine implements; absent

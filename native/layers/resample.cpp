@@ -29,6 +29,15 @@ ggml_tensor* nearest_resize(Graph& g, ggml_tensor* x, int64_t width, int64_t hei
   return ggml_reshape_4d(c, ggml_get_rows(c, pixels, indices), x->ne[0], width, height, batch);
 }
 
+ggml_tensor* bilinear_resize(Graph& g, ggml_tensor* x, int64_t width, int64_t height, bool align_corners) {
+  ggml_context* c = g.context();
+  // ggml interpolates the two innermost dimensions.
+  ggml_tensor* planes = ggml_cont(c, ggml_permute(c, x, 2, 0, 1, 3));
+  const uint32_t mode = GGML_SCALE_MODE_BILINEAR | (align_corners ? GGML_SCALE_FLAG_ALIGN_CORNERS : 0);
+  planes = ggml_interpolate(c, planes, width, height, x->ne[0], x->ne[3], mode);
+  return ggml_cont(c, ggml_permute(c, planes, 1, 2, 0, 3));
+}
+
 ggml_tensor* average_pool_2x2(Graph& g, ggml_tensor* x) {
   ggml_context* c = g.context();
   const auto corner = [&](int64_t dx, int64_t dy) {

@@ -14,6 +14,10 @@ struct TransformerBlock {
   /// transformers' CLIPEncoderLayer.
   static constexpr Names clip_names{"layer_norm1", "self_attn", "layer_norm2",
                                     "mlp.fc1",     "mlp.fc2",   Attention::transformers_names};
+  /// transformers' ViT layer (DPTViTLayer).
+  static constexpr Names vit_names{
+      "layernorm_before", "attention", "layernorm_after", "intermediate.dense", "output.dense",
+      {"attention.query", "attention.key", "attention.value", "output.dense"}};
   /// diffusers' BasicTransformerBlock without cross-attention; norm3 is what stands before the feed-forward part.
   static constexpr Names diffusers_names{"norm1",         "attn1",    "norm3",
                                          "ff.net.0.proj", "ff.net.2", Attention::diffusers_names};

@@ -32,6 +32,7 @@ class Model {
 
 std::unique_ptr<Model> make_clip_text(const Config& config, const Weights& w);
 std::unique_ptr<Model> make_clip_vision(const Config& config, const Weights& w);
+std::unique_ptr<Model> make_dpt(const Config& config, const Weights& w);
 std::unique_ptr<Model> make_prior_transformer(const Config& config, const Weights& w);
 std::unique_ptr<Model> make_unet_2d_condition(const Config& config, const Weights& w);
 std::unique_ptr<Model> make_movq(const Config& config, const Weights& w);

@@ -16,6 +16,7 @@ const std::map<std::string, Factory>& factories() {
   static const std::map<std::string, Factory> list{
       {"CLIPTextModelWithProjection", make_clip_text},
       {"CLIPVisionModelWithProjection", make_clip_vision},
+      {"DPTForDepthEstimation", make_dpt},
       {"MultilingualCLIP", make_multilingual_clip},
       {"PriorTransformer", make_prior_transformer},
       {"UNet2DConditionModel", make_unet_2d_condition},

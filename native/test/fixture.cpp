@@ -107,6 +107,12 @@ Value config_value(const Json& json) {
     for (const Json& item : json.items) texts.push_back(item.text);
     return texts;
   }
+  const auto is_real = [](const Json& item) { return !item.is_integer; };
+  if (std::any_of(json.items.begin(), json.items.end(), is_real)) {
+    std::vector<double> reals;
+    for (const Json& item : json.items) reals.push_back(item.number);
+    return reals;
+  }
   std::vector<int64_t> integers;
   for (const Json& item : json.items) integers.push_back(static_cast<int64_t>(item.number));
   return integers;
@@ -117,10 +123,6 @@ Type safetensors_type(const std::string& name) {
       {"F32", Type::f32}, {"F16", Type::f16}, {"BF16", Type::bf16}, {"F64", Type::f64}, {"I64", Type::i64},
       {"I32", Type::i32}, {"I16", Type::i16}, {"I8", Type::i8},     {"U8", Type::u8},   {"BOOL", Type::boolean}};
   return types.at(name);
-}
-
-std::string component_path(const std::string& checkpoint, const std::string& component) {
-  return fixtures() + "checkpoints/" + checkpoint + "/" + component + "/";
 }
 
 }  // namespace
@@ -178,7 +180,10 @@ HostTensor read_host_tensor(const TensorSource& source) {
 }
 
 Component read_component(const std::string& checkpoint, const std::string& component) {
-  const std::string folder = component_path(checkpoint, component);
+  return read_network_folder(fixtures() + "checkpoints/" + checkpoint + "/" + component + "/", component);
+}
+
+Component read_network_folder(const std::string& folder, const std::string& component) {
   const Json json = parse_json(read_text(folder + "config.json"));
   Metadata values;
   for (const auto& [key, value] : json.members) {

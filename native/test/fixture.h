@@ -37,6 +37,8 @@ struct Component {
   std::vector<TensorSource> sources;  // targets are float32
 };
 Component read_component(const std::string& checkpoint, const std::string& component);
+/// The same for a folder (ending in '/') with a network's config.json.
+Component read_network_folder(const std::string& folder, const std::string& component);
 
 /// One recorded call: fixtures()/traces/components/<name>.{json,safetensors}.
 struct Trace {
