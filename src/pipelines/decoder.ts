@@ -217,7 +217,7 @@ export abstract class DecoderPipeline<Options extends DecodingOptions> {
         Object.entries(positive).map(([name, tensor]) => [name, batched(tensor, negative[name])]),
       ),
       extraChannels: extraChannels && batched(extraChannels),
-      preview: job.preview ? await previewer(movq, signal) : undefined,
+      preview: job.preview ? await previewer(movq) : undefined,
     })
     const images = await decodeImages(movq, latents, outputType, signal)
     const { name: model, hash: modelHash } = identity ?? {}
