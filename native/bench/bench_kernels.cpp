@@ -192,7 +192,7 @@ void bench_prepare(const CpuKernels& kernels, int batch, int channels, int size,
 void bench_all(const CpuKernels& kernels) {
   const struct { int in, out, size; } convs[] = {{384, 384, 64},    {768, 768, 64},    {1152, 384, 64},  {768, 768, 32},
                                                  {1920, 768, 32},   {1152, 1152, 16},  {2304, 1152, 16}, {1536, 1536, 8},
-                                                 {3072, 1536, 8}};
+                                                 {3072, 1536, 8},   {3072, 1536, 4}};
   for (const auto& c : convs) bench_conv(kernels, 2, c.in, c.out, c.size);
   bench_conv(kernels, 1, 512, 512, 128);  // MoVQ
   bench_conv(kernels, 1, 256, 256, 256);

@@ -133,11 +133,11 @@ const CpuKernels& cpu_kernels(bool exact) {
   return cpu_kernels_portable;
 }
 
-Algorithm choose_algorithm(int height, int width, int in_features, int /*out_features*/) {
+Algorithm choose_algorithm(int height, int width, int in_features, bool packed) {
   if (in_features % 16 != 0) return Algorithm::direct;
   const int pixels = height * width;
-  if (pixels >= 24 * 24) return Algorithm::winograd_f4;
-  if (pixels >= 12 * 12) return Algorithm::winograd_f2;
+  if (pixels >= (packed ? 24 * 24 : 16 * 16)) return Algorithm::winograd_f4;
+  if (pixels >= (packed ? 12 * 12 : 8 * 8)) return Algorithm::winograd_f2;
   return Algorithm::direct;
 }
 

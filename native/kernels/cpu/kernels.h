@@ -164,9 +164,10 @@ const CpuKernels* const* list_cpu_kernels();
 /// what this machine can run, if it is not among them. The environment is read at the first call.
 const CpuKernels& cpu_kernels(bool exact = false);
 
-/// The algorithm for a stride-1 3x3 convolution with this result size: Winograd saves multiplications where the image is
-/// large enough to repay its larger packed weights.
-Algorithm choose_algorithm(int height, int width, int in_features, int out_features);
+/// The algorithm for a stride-1 3x3 convolution with this result size. Winograd saves multiplications but its weights take
+/// 1.8 (F2) or 4 (F4) times the memory, which matters where they are packed: the small images of a UNet have most of its
+/// weights. Below 16 x 16 pixels F4 would also cost more exactness than the float32 residual stream gains.
+Algorithm choose_algorithm(int height, int width, int in_features, bool packed);
 
 inline int even(int channels) { return (channels + 1) & ~1; }
 

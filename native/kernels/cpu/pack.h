@@ -3,6 +3,8 @@
 INLINE int panel_count(const WeightRows& w) { return ceil_div(w.out_features, kPanel); }
 INLINE int tap_width(const WeightRows& w) { return (w.in_features + 1) & ~1; }  // input channels per tap, made even
 
+INLINE int64_t row_length(const WeightRows& w) { return (int64_t)w.taps * w.in_features; }
+
 /// Weights of one panel.
 INLINE int64_t panel_size(Algorithm algorithm, const WeightRows& w) {
   const int products = algorithm == Algorithm::direct ? w.taps : algorithm == Algorithm::winograd_f2 ? 16 : 36;
@@ -13,7 +15,12 @@ INLINE int64_t panel_size(Algorithm algorithm, const WeightRows& w) {
 INLINE const float* row_values(const WeightRows& w, int row, int64_t first, int64_t count, float* buffer) {
   const char* data = (const char*)w.data + row * w.row_bytes;
   if (!w.to_float) return (const float*)data + first;
-  w.to_float(data + first / 256 * w.bytes_per_256, buffer, count);
+  data += first / 256 * w.bytes_per_256;
+  w.to_float(data, buffer, count);
+  if (count < row_length(w)) {  // a piece: the next one is needed after 63 other rows, too far apart to be foreseen
+    const int64_t bytes = count * w.bytes_per_256 / 256;
+    for (int64_t b = bytes; b < 2 * bytes; b += 64) __builtin_prefetch(data + b, 0, 2);
+  }
   return buffer;
 }
 
@@ -148,8 +155,6 @@ static void pack_winograd(const WeightRows& w, int panel, float* buffer, weight_
     }
   }
 }
-
-INLINE int64_t row_length(const WeightRows& w) { return (int64_t)w.taps * w.in_features; }
 
 /// One whole panel. `buffer` holds kPackRows rows.
 static void pack_panel(Algorithm algorithm, const WeightRows& w, int panel, float* buffer, weight_t* dst) {
