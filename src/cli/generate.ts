@@ -173,22 +173,25 @@ function reportStep(json: boolean, bar: ProgressBar): OnStep {
 
 /** Pictures for a mix of texts and images, whose recipe then names the mix. */
 async function generateMix(
-  pipe: AnyPipeline,
+  { priorPipe, decoderPipe }: AnyPipeline,
   mix: Mix,
   prior: Partial<CombinedPriorOptions>,
   decoding: DecodingOptions & TaskInputs,
 ): Promise<RawImage[]> {
   const { generator, signal, onStep } = decoding
-  const embeds = await pipe.priorPipe.interpolate(await resolveMix(mix, signal!), mix.weights, {
+  const items = await resolveMix(mix, signal!)
+  // A decoder that reads prompts, too, gets an empty one: the mix says it all.
+  const options = { ...decoding, prompt: '', numImagesPerPrompt: prior.numImagesPerPrompt }
+  const job = await decoderPipe.check(options, 1)
+  const embeds = await priorPipe.interpolate(items, mix.weights, {
     negativePrompt: prior.negativePrompt as string | undefined,
-    numImagesPerPrompt: prior.numImagesPerPrompt,
     numInferenceSteps: prior.priorNumInferenceSteps,
     guidanceScale: prior.priorGuidanceScale,
     ...{ generator, signal, onStep },
   })
-  const { images } = await pipe.decoderPipe.generate({ ...decoding, ...embeds, outputType: 'image' as const })
-  for (const image of images as RawImage[]) image.recipe = { ...image.recipe, mix }
-  return images as RawImage[]
+  const images = (await decoderPipe.run({ ...job, prompts: undefined }, embeds)) as RawImage[]
+  for (const image of images) image.recipe = { ...image.recipe, mix }
+  return images
 }
 
 /** One picture keeps its name; several are numbered before the extension. */
