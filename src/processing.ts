@@ -252,6 +252,11 @@ export async function resolveImages(
   )
 }
 
+/** Pictures, and rows of tensors. */
+export function countImages(images: readonly (RawImage | Tensor)[]): number {
+  return images.reduce((count, image) => count + (image instanceof Tensor ? image.shape[0]! : 1), 0)
+}
+
 function imageShape(shape: readonly number[], name: string): readonly number[] {
   const full = shape.length === 3 ? [1, ...shape] : shape
   if (full.length !== 4 || (full[1] !== 3 && full[1] !== 4) || full.includes(0))

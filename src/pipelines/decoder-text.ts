@@ -5,7 +5,7 @@
 import { invalid, KandinskyError } from '../errors.js'
 import { repeatRows, type Tensor } from '../tensor.js'
 import type { DecoderComponents, DecoderJob } from './decoder.js'
-import { expectPrompts } from './options.js'
+import { expectOneOrEach, expectPrompts } from './options.js'
 import { integers, warnTruncated } from './prompts.js'
 
 export interface PromptOptions {
@@ -30,11 +30,7 @@ export function withPrompts<Job extends DecoderJob>(
     throw new KandinskyError('INVALID_ARGUMENT', 'Expected components with a textEncoder and a tokenizer')
   const prompts = expectPrompts('prompt', prompt)
   const negatives = negativePrompt === undefined ? undefined : expectPrompts('negativePrompt', negativePrompt)
-  if (prompts.length !== 1 && prompts.length !== job.embeddings)
-    throw new KandinskyError(
-      'SHAPE_MISMATCH',
-      `Expected one prompt or one per embedding (${job.embeddings}) but received ${prompts.length}`,
-    )
+  expectOneOrEach('prompt', prompts.length, 'embedding', job.embeddings)
   if (negatives && negatives.length !== prompts.length)
     throw invalid('negativePrompt', `as many negative prompts as prompts (${prompts.length})`, negativePrompt)
 

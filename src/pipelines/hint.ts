@@ -5,6 +5,7 @@ import { checkRange, resolveImages, type TensorOrImage, toTensor } from '../proc
 import { resizePixels } from '../resize.js'
 import { concatRows, repeatRows, Tensor } from '../tensor.js'
 import type { CheckedCall } from './decoder.js'
+import { expectOneOrEach } from './options.js'
 
 export interface HintOptions {
   /**
@@ -41,11 +42,6 @@ export async function loadHint(hint: HintOptions['hint'], call: CheckedCall): Pr
 
 /** Rows for so many embeddings: one serves all. @throws KandinskyError `SHAPE_MISMATCH` for any other number */
 export function onePerEmbedding(name: string, rows: Tensor, embeddings: number): Tensor {
-  const given = rows.shape[0]!
-  if (given === embeddings) return rows
-  if (given === 1) return repeatRows(rows, embeddings)
-  throw new KandinskyError(
-    'SHAPE_MISMATCH',
-    `Expected one ${name} or one per embedding (${embeddings}) but received ${given}`,
-  )
+  expectOneOrEach(name, rows.shape[0]!, 'embedding', embeddings)
+  return repeatRows(rows, embeddings / rows.shape[0]!)
 }

@@ -2,12 +2,13 @@
 import { KandinskyError } from '../errors.js'
 import type { RawImage } from '../image.js'
 import type { Model } from '../models.js'
-import { preprocessImage, resolveImages, type TensorOrImage } from '../processing.js'
+import { countImages, preprocessImage, resolveImages, type TensorOrImage } from '../processing.js'
 import { randnTensor } from '../random.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { concatRows, repeatRows, rowsOf, sameShape, Tensor, tileRows } from '../tensor.js'
 import { type CheckedCall, type DecoderJob, latentChannels } from './decoder.js'
 import { startAt } from './denoise.js'
+import { expectOneOrEach } from './options.js'
 
 export interface ImageStartOptions {
   /**
@@ -57,12 +58,7 @@ export async function imageStart(
 }
 
 function expectImages(images: (RawImage | Tensor)[], { embeddings, latentShape }: CheckedCall, channels: number) {
-  const count = images.reduce((sum, image) => sum + (image instanceof Tensor ? image.shape[0]! : 1), 0)
-  if (count !== 1 && count !== embeddings)
-    throw new KandinskyError(
-      'SHAPE_MISMATCH',
-      `Expected one image or one per embedding (${embeddings}) but received ${count}`,
-    )
+  expectOneOrEach('image', countImages(images), 'embedding', embeddings)
   const shape = latentShape.slice(1)
   for (const image of images)
     if (image instanceof Tensor && image.shape[1] === channels && !sameShape(image.shape.slice(1), shape))

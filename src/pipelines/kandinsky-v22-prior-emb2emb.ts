@@ -3,13 +3,12 @@
 //
 // Easy to get wrong: the embedding is noised as it is, although the prior works on embeddings normalised by its
 // clip_mean and clip_std; one image serves several prompts by tiling, so that prompts and their negatives share it.
-import { KandinskyError } from '../errors.js'
 import type { ImageInput } from '../image.js'
-import { resolveImages } from '../processing.js'
+import { countImages, resolveImages } from '../processing.js'
 import { randnTensor } from '../random.js'
 import { concatRows, repeatRows, Tensor, tileRows } from '../tensor.js'
 import { startAt } from './denoise.js'
-import { expectOptions, expectTensor } from './options.js'
+import { expectOneOrEach, expectOptions, expectTensor } from './options.js'
 import {
   type PriorCall,
   type PriorCallOptions,
@@ -75,12 +74,7 @@ export class KandinskyV22PriorEmb2EmbPipeline extends PriorPipeline {
       if (tensor.shape.length === 2) expectTensor('image', tensor, [null, this.dimensions])
       else expectTensor('image', tensor, [null, 3, null, null])
     const images = await resolveImages(list, { signal, tensorShape: (shape) => shape })
-    const count = images.reduce((sum, item) => sum + (item instanceof Tensor ? item.shape[0]! : 1), 0)
-    if (count !== 1 && count !== prompts.length)
-      throw new KandinskyError(
-        'SHAPE_MISMATCH',
-        `Expected one image or one per prompt (${prompts.length}) but received ${count}`,
-      )
+    expectOneOrEach('image', countImages(images), 'prompt', prompts.length)
     return images
   }
 

@@ -64,6 +64,19 @@ export function expectTensor(name: string, value: unknown, shape: readonly (numb
   return value
 }
 
+/**
+ * One for all, or one each.
+ * @param each what `wanted` counts, e.g. `embedding`
+ * @throws KandinskyError `SHAPE_MISMATCH` for any other number
+ */
+export function expectOneOrEach(name: string, given: number, each: string, wanted: number): void {
+  if (given === 1 || given === wanted) return
+  throw new KandinskyError(
+    'SHAPE_MISMATCH',
+    `Expected one ${name} or one per ${each} (${wanted}) but received ${given}`,
+  )
+}
+
 /** One source of noise for all rows, or one per row; none given: a randomly seeded one. */
 export function expectGenerator(value: unknown, rows: number): RandomSource | RandomSource[] {
   if (value === undefined) return new Generator()
