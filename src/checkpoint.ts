@@ -3,7 +3,7 @@ import { readdir, stat } from 'node:fs/promises'
 import { isAbsolute, join, normalize, resolve, sep } from 'node:path'
 import { fileError, fileKind, KIND_NAMES, SourceFile } from './convert/file.js'
 import { openGguf } from './convert/gguf.js'
-import { openRepository } from './convert/repository.js'
+import { openRepository, openSingleNetwork } from './convert/repository.js'
 import { type Checkpoint, CombinedFiles, mergeFiles } from './convert/sides.js'
 import { invalid, KandinskyError } from './errors.js'
 
@@ -19,8 +19,8 @@ export interface CheckpointOptions {
 /**
  * Opens a checkpoint and reads its metadata; weights are read when a component is loaded.
  *
- * @param source a folder in the Hugging Face diffusers layout, one of our GGUF files, or a folder of these that
- *   together make one model
+ * @param source a folder in the Hugging Face diffusers layout, or with a depth estimator in the transformers layout,
+ *   one of our GGUF files, or a folder of these that together make one model
  * @throws KandinskyError `FILE_NOT_FOUND`, `BAD_FILE`, `UNSUPPORTED_MODEL` or `INVALID_ARGUMENT`, saying what was found
  */
 export async function openCheckpoint(source: string, options: CheckpointOptions = {}): Promise<Checkpoint> {
@@ -64,6 +64,8 @@ async function openFolder(folder: string, variant?: string): Promise<Checkpoint>
   if (files.includes('model_index.json')) return openRepository(folder, variant)
   const ggufs = files.filter((name) => name.toLowerCase().endsWith('.gguf')).sort()
   if (ggufs.length > 0) return openGgufs(folder, ggufs)
+  const single = files.includes('config.json') ? await openSingleNetwork(folder, variant) : undefined
+  if (single) return single
   throw new KandinskyError(
     'UNSUPPORTED_MODEL',
     `Expected a model_index.json or .gguf files in ${folder} but ${describeFolder(files)}`,

@@ -1,9 +1,13 @@
 // Chooses what a pipeline needs of a repository's files: texts (configs, tokenizers), and of every network that
 // model_index.json names the weights in one format. Repositories also hold the same weights as .bin, .ckpt or ONNX.
 import { readFile } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { posix } from 'node:path'
+import { singleNetwork } from './convert/repository.js'
 import { chooseWeights, readIndex } from './convert/weights.js'
 import { KandinskyError } from './errors.js'
+
+/** Paths in a repository have forward slashes on every operating system. */
+const { basename, dirname, join } = posix
 
 export interface Wanted {
   /** the repository, for messages */
@@ -37,10 +41,11 @@ export async function chooseFiles(
   const isPipeline = names.includes(`${base}model_index.json`)
   if (!isPipeline && ggufs.length > 1) throw missing(`${id} needs a file name, as "${id}:${ggufs[0]}"`, ggufs)
   if (!isPipeline && ggufs.length === 1) return { files: ggufs, model: ggufs[0]! }
-  if (!isPipeline && !subfolder) throw missing(`${id} has neither a model_index.json nor a .gguf file`, names)
+  if (!isPipeline && !subfolder && !(await isSingleNetwork(names, obtain)))
+    throw missing(`${id} has neither a model_index.json nor a .gguf file`, names)
   const folders = isPipeline
     ? (await partsOf(`${base}model_index.json`, obtain)).map((part) => base + part)
-    : [subfolder!]
+    : [subfolder ?? '.']
   // Texts of all folders: 2.1 has a ddpm_scheduler that its model_index.json does not name.
   const isText = (name: string) =>
     /^([^/]+\/)?[^/]+\.(json|txt|model)$/.test(name) && !/\.index(\.[^/]+)?\.json$/.test(name)
@@ -66,13 +71,19 @@ async function partsOf(index: string, obtain: Obtain): Promise<string[]> {
   }
 }
 
+/** Told by the config, so that nothing large is downloaded in vain. */
+async function isSingleNetwork(names: string[], obtain: Obtain): Promise<boolean> {
+  if (!names.includes('config.json')) return false
+  return singleNetwork(await readFile(await obtain('config.json'), 'utf8'), 'config.json') !== undefined
+}
+
 /** The weights of one part; only networks have a file called config.json. */
 async function weightFiles(folder: string, names: string[], { id, variant }: Wanted, obtain: Obtain) {
-  const inside = names.filter((name) => dirname(name) === folder).map((name) => name.slice(folder.length + 1))
+  const inside = names.filter((name) => dirname(name) === folder).map((name) => basename(name))
   if (inside.length === 0) throw missing(`${id} has no files in ${folder}`, [])
   if (!inside.includes('config.json')) return []
   const { file, sharded } = chooseWeights(inside, `${id}/${folder}`, variant)
-  const shards = sharded ? new Set((await readIndex(await obtain(`${folder}/${file}`))).values()) : []
+  const shards = sharded ? new Set((await readIndex(await obtain(join(folder, file)))).values()) : []
   for (const shard of shards) if (!inside.includes(shard)) throw missing(`${id} has no file ${folder}/${shard}`, [])
-  return [file, ...shards].map((name) => `${folder}/${name}`)
+  return [file, ...shards].map((name) => join(folder, name))
 }

@@ -6,6 +6,8 @@ export type { DeviceInfo, WeightType } from './native.js'
 export { AutoPipelineForImage2Image, AutoPipelineForInpainting, AutoPipelineForText2Image } from './pipelines/auto.js'
 export type { CombinedOptions } from './pipelines/combined.js'
 export type { DecodingOptions, Embeds, ImageResult, OutputType } from './pipelines/decoder.js'
+export { DepthEstimator, type DepthResult } from './pipelines/depth-estimator.js'
+export { makeHint } from './pipelines/hint.js'
 export { type KandinskyOptions, KandinskyPipeline } from './pipelines/kandinsky.js'
 export {
   KandinskyCombinedPipeline,
@@ -30,7 +32,12 @@ export { type Img2ImgOptions, KandinskyV22Img2ImgPipeline } from './pipelines/ka
 export { type InpaintOptions, KandinskyV22InpaintPipeline } from './pipelines/kandinsky-v22-inpaint.js'
 export { KandinskyV22PriorPipeline } from './pipelines/kandinsky-v22-prior.js'
 export { KandinskyV22PriorEmb2EmbPipeline, type PriorEmb2EmbOptions } from './pipelines/kandinsky-v22-prior-emb2emb.js'
-export type { CombinedPretrainedOptions, LoadProgress, PretrainedOptions } from './pipelines/load.js'
+export type {
+  CombinedPretrainedOptions,
+  LoadProgress,
+  NetworkPretrainedOptions,
+  PretrainedOptions,
+} from './pipelines/load.js'
 export type { ImageOrPrompt, InterpolateOptions, PriorOptions, PriorResult } from './pipelines/prior.js'
 export type { CallbackOnStepEnd, CallOptions, OnStep, StepEvent } from './pipelines/progress.js'
 export {

@@ -3,7 +3,7 @@
 import { invalid, KandinskyError } from './errors.js'
 import { type ImageInput, loadImage, RawImage } from './image.js'
 import { convertPixels, type Pixels } from './pixels.js'
-import { PIL_RESAMPLE, type Resample, resizePixels } from './resize.js'
+import { cubic, PIL_RESAMPLE, type Resample, resizePixels } from './resize.js'
 import { concatRows, Tensor } from './tensor.js'
 
 /** Anything `loadImage` takes, or a tensor [3, h, w] or [n, 3, h, w]. */
@@ -91,8 +91,7 @@ export async function clipPreprocess(
 }
 
 function clipProcessor(config: ClipProcessorConfig): (image: Pixels) => Tensor {
-  // transformers writes null for what is not set
-  const given: ClipProcessorConfig = Object.fromEntries(Object.entries(config).filter(([, value]) => value !== null))
+  const given = withoutNulls(config)
   const { do_resize, do_center_crop, do_rescale, do_normalize, do_convert_rgb, ...values } = given
   for (const [name, value] of Object.entries(values as Record<string, unknown>))
     if (name.startsWith('do_') && value === true)
@@ -123,6 +122,11 @@ function clipProcessor(config: ClipProcessorConfig): (image: Pixels) => Tensor {
   }
 }
 
+/** transformers writes null for what is not set. */
+export function withoutNulls<Config extends object>(config: Config): Config {
+  return Object.fromEntries(Object.entries(config).filter(([, value]) => value !== null)) as Config
+}
+
 function clipSize(
   image: Pixels,
   size: { shortest_edge?: number; height?: number; width?: number },
@@ -149,7 +153,7 @@ function perChannel(name: string, value: number | number[]): number[] {
   return values
 }
 
-function badConfig(name: string, expected: string, value: unknown): KandinskyError {
+export function badConfig(name: string, expected: string, value: unknown): KandinskyError {
   const message = `Expected ${expected} for ${name} in preprocessor_config.json but received ${value}`
   return new KandinskyError('BAD_FILE', message)
 }
@@ -221,6 +225,43 @@ export function interpolateNearest(tensor: Tensor, height: number, width: number
     for (const row of rows)
       for (const column of columns) out[position++] = tensor.data[(plane * oldHeight + row) * oldWidth + column]!
   return new Tensor(out, [count, channels, height, width])
+}
+
+/** torch's `interpolate(mode='bicubic')` (align_corners and antialias off) of [n, c, h, w] to another height and width. */
+export function interpolateBicubic(tensor: Tensor, height: number, width: number): Tensor {
+  const [count, channels, oldHeight, oldWidth] = shape4('tensor', tensor)
+  const rows = cubicTaps(oldHeight, height)
+  const columns = cubicTaps(oldWidth, width)
+  const lines = new Float64Array(oldHeight * width)
+  const out = new Float32Array(count * channels * height * width)
+  for (let plane = 0; plane < count * channels; plane++) {
+    const from = plane * oldHeight * oldWidth
+    for (let i = 0; i < lines.length; i++) {
+      const [y, x] = [Math.floor(i / width), i % width]
+      for (let tap = 4 * x; tap < 4 * x + 4; tap++)
+        lines[i]! += columns.weights[tap]! * tensor.data[from + y * oldWidth + columns.positions[tap]!]!
+    }
+    for (let i = 0; i < height * width; i++) {
+      const [y, x] = [Math.floor(i / width), i % width]
+      let sum = 0
+      for (let tap = 4 * y; tap < 4 * y + 4; tap++) sum += rows.weights[tap]! * lines[rows.positions[tap]! * width + x]!
+      out[plane * height * width + i] = sum
+    }
+    lines.fill(0)
+  }
+  return new Tensor(out, [count, channels, height, width])
+}
+
+/** Four source positions and their weights for each of `to` positions; beyond the border the last pixel is repeated. */
+function cubicTaps(from: number, to: number): { positions: Int32Array; weights: Float64Array } {
+  const [positions, weights] = [new Int32Array(4 * to), new Float64Array(4 * to)]
+  for (let i = 0; i < 4 * to; i++) {
+    const center = Math.fround(Math.fround(from / to) * (Math.floor(i / 4) + 0.5) - 0.5)
+    const position = Math.floor(center) - 1 + (i % 4)
+    positions[i] = Math.min(Math.max(position, 0), from - 1)
+    weights[i] = cubic(Math.abs(position - center), -0.75)
+  }
+  return { positions, weights }
 }
 
 /**

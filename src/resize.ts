@@ -36,7 +36,8 @@ const FILTERS: Record<Exclude<Resample, 'nearest'>, Filter> = {
   lanczos: { support: 3, weight: (x) => (x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0) },
 }
 
-function cubic(x: number, a: number): number {
+/** Weight of a pixel `x` >= 0 pixels away; `a` is the slope at 1, where filters differ (Keys 1981). */
+export function cubic(x: number, a: number): number {
   if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1
   return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0
 }

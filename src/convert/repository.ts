@@ -1,5 +1,5 @@
 // A folder in the Hugging Face diffusers layout: model_index.json names the parts, each part has a folder, networks
-// have a config.json and weights in it.
+// have a config.json and weights in it. Or a folder in the transformers layout, which is such a network.
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Config, ConfigValue } from '../native.js'
@@ -9,6 +9,9 @@ import { hasWeights, readWeights } from './weights.js'
 
 /** The largest, XLM-R's tokenizer.json, has 9 MB. It is also what our GGUF reader takes as one string. */
 const MAX_TEXT_BYTES = 16 << 20
+
+/** Classes of networks that are published on their own, and how a checkpoint calls its only network. */
+const SINGLE_NETWORKS: Readonly<Record<string, string>> = { DPTForDepthEstimation: 'depth_estimator' }
 
 /**
  * Opens a folder that holds a model_index.json.
@@ -25,7 +28,7 @@ export async function openRepository(folder: string, variant?: string): Promise<
     const files = await readdir(join(folder, part))
     const className = slots.get(part)
     if (className && files.includes('config.json') && (await hasWeights(join(folder, part))))
-      networks.set(part, () => openNetwork(folder, part, className, variant))
+      networks.set(part, () => openNetwork(join(folder, part), part, className, variant))
     else
       for (const file of files.filter((name) => /\.(json|txt)$/.test(name)))
         texts.set(`${part}/${file}`, () => readText(join(folder, part, file)))
@@ -37,15 +40,40 @@ export async function openRepository(folder: string, variant?: string): Promise<
   return new PipelineFiles(folder, slots, texts, networks)
 }
 
+/**
+ * Opens a folder that holds a config.json, weights and what belongs to them.
+ * @returns undefined if it is a network that no checkpoint consists of alone
+ * @throws KandinskyError `BAD_FILE`
+ */
+export async function openSingleNetwork(folder: string, variant?: string): Promise<PipelineFiles | undefined> {
+  const path = join(folder, 'config.json')
+  const found = singleNetwork(await readText(path), path)
+  if (!found) return undefined
+  const { name, className } = found
+  const texts = new Map<string, () => Promise<string>>()
+  for (const file of await readdir(folder))
+    if (file === 'preprocessor_config.json' || file === 'README.md') texts.set(file, () => readText(join(folder, file)))
+  const networks = new Map([[name, () => openNetwork(folder, name, className, variant)]])
+  return new PipelineFiles(folder, new Map([[name, className]]), texts, networks)
+}
+
+/** What a checkpoint that consists of a network with this config.json calls it; undefined for all other networks. */
+export function singleNetwork(text: string, path: string): { name: string; className: string } | undefined {
+  const [className] = [parseConfig(text, path).architectures].flat().map(String)
+  return className && Object.hasOwn(SINGLE_NETWORKS, className)
+    ? { name: SINGLE_NETWORKS[className]!, className }
+    : undefined
+}
+
 async function subfolders(folder: string): Promise<string[]> {
   const entries = await readdir(folder, { withFileTypes: true })
   return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith('.')).map((entry) => entry.name)
 }
 
 async function openNetwork(folder: string, name: string, className: string, variant?: string): Promise<Component> {
-  const path = join(folder, name, 'config.json')
+  const path = join(folder, 'config.json')
   const config = parseConfig(await readText(path), path)
-  return { name, className, config, tensors: await readWeights(join(folder, name), variant) }
+  return { name, className, config, tensors: await readWeights(folder, variant) }
 }
 
 /**

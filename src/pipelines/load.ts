@@ -7,6 +7,7 @@ import { connectedPrior, resolveSource } from '../hub.js'
 import { Model, ModelGroup, type ModelOptions } from '../models.js'
 import type { WeightType } from '../native.js'
 import type { ClipProcessorConfig } from '../processing.js'
+import type { DptProcessorConfig } from '../processing-depth.js'
 import { schedulerByName, schedulerFromConfig } from '../schedulers/registry.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { Tensor } from '../tensor.js'
@@ -184,6 +185,23 @@ async function loadReader(checkpoint: Checkpoint, className: string, options: Mo
   const tokenizer = XlmRobertaTokenizer.fromFiles(await folderTexts(checkpoint, 'tokenizer'))
   const { text_encoder } = await createModels(checkpoint, { text_encoder: className }, {}, options)
   return { textEncoder: text_encoder!, tokenizer }
+}
+
+/** Options that say something about one network; a depth estimator has no scheduler, and nothing to take turns with. */
+export type NetworkPretrainedOptions = Omit<PretrainedOptions, 'scheduler' | 'offload'>
+
+export async function loadDepthComponents(
+  source: string,
+  options: NetworkPretrainedOptions,
+): Promise<{ network: Model; imageProcessor: DptProcessorConfig }> {
+  const allowed = pretrainedOptions.filter((name) => name !== 'scheduler' && name !== 'offload')
+  expectOptions(options, allowed)
+  const checkpoint = await open(source, options)
+  const wanted = { depth_estimator: 'DPTForDepthEstimation' }
+  const { depth_estimator: network } = await createModels(checkpoint, wanted, {}, options)
+  const imageProcessor = (await readJson(checkpoint, 'preprocessor_config.json')) ?? {}
+  await loadModels([network!], options, undefined)
+  return { network: network!, imageProcessor }
 }
 
 /** The settings that a checkpoint stores for a scheduler. */

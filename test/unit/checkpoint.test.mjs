@@ -55,6 +55,16 @@ test('a checkpoint knows which pipeline it is', async () => {
   assert.throws(() => combineCheckpoints(other, one), { code: 'INVALID_ARGUMENT', message: /with a decoder/ })
 })
 
+test('a depth estimator, which is published as a single network, is a checkpoint with one component', async () => {
+  const checkpoint = await openCheckpoint(path.join(checkpoints, '../depth/dpt'))
+  assert.deepEqual(await checkpoint.components(), ['depth_estimator'])
+  assert.deepEqual(await checkpoint.texts(), ['preprocessor_config.json'])
+  const { className, config, tensors } = await checkpoint.component('depth_estimator')
+  assert.equal(className, 'DPTForDepthEstimation')
+  assert.deepEqual(config.reassemble_factors, [4, 2, 1, 0.5])
+  assert.ok(tensors.some(({ name }) => name === 'dpt.embeddings.cls_token'))
+})
+
 test('a component may have PyTorch weights', async (t) => {
   const folder = path.join(temporaryFolder(t), 'repository')
   cpSync(decoder, folder, { recursive: true })

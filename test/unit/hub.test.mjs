@@ -233,6 +233,26 @@ test('a subfolder is all that is downloaded: a whole pipeline or one part', asyn
   await rejects(resolveSource(ID, { subfolder: '../x' }), 'INVALID_ARGUMENT', /subfolder/)
 })
 
+test('a repository that is one network is downloaded where the engine has a use for that network alone', async () => {
+  const network = {
+    'README.md': '# depth',
+    'config.json': '{"architectures": ["DPTForDepthEstimation"]}',
+    'preprocessor_config.json': '{}',
+    'model.safetensors': 'weights',
+    'pytorch_model.bin': 'the same weights',
+  }
+  repositories['a/depth'] = network
+  assert.deepEqual(filesIn((await resolveSource('a/depth')).path), [
+    'README.md',
+    'config.json',
+    'model.safetensors',
+    'preprocessor_config.json',
+  ])
+  repositories['a/llama'] = { ...network, 'config.json': '{"architectures": ["LlamaForCausalLM"]}' }
+  await rejects(resolveSource('a/llama'), 'FILE_NOT_FOUND', /neither a model_index.json nor a .gguf/)
+  assert.deepEqual(requestsFor('model.safetensors').length, 1)
+})
+
 test('a repository of .gguf files gives the only one or the named one', async () => {
   repositories['a/ggufs'] = { 'k-q8_0.gguf': 'GGUF 8', 'README.md': 'text' }
   const only = (await resolveSource('a/ggufs')).path
