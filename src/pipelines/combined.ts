@@ -99,8 +99,8 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
       ...{ ...decoding, generator },
       guidanceScale: options.guidanceScale ?? DECODER_GUIDANCE,
       ...(await spreadImages(decoding, prompts.length, count)),
-      // As in the reference the decoder of 2.1 reads the prompt, too, but not the negative one.
-      ...(this.decoderPipe.optionNames.includes('prompt') && { prompt: repeatEach(prompts, count) }),
+      // For the decoders of 2.1, which read prompts; as in the reference they do not get the negative ones.
+      prompt: repeatEach(prompts, count),
     }
     // The decoder's options must fail now, not after the prior has run.
     const job = await this.decoderPipe.check(decoderOptions as unknown as Options, prompts.length * count)
