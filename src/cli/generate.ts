@@ -3,6 +3,8 @@ import { makeImageGrid, type RawImage } from '../image.js'
 import type { WeightType } from '../native.js'
 import type { CombinedPriorOptions } from '../pipelines/combined.js'
 import type { DecodingOptions } from '../pipelines/decoder.js'
+import { DepthEstimator } from '../pipelines/depth-estimator.js'
+import type { NetworkPretrainedOptions } from '../pipelines/load.js'
 import type { OnStep, StepEvent } from '../pipelines/progress.js'
 import { Generator } from '../random.js'
 import { schedulerByName, schedulerShortNames } from '../schedulers/registry.js'
@@ -49,6 +51,11 @@ export const options: Record<string, CliOption> = {
     type: 'string',
     value: 'FILE',
     description: 'control image (depth) for a ControlNet model; with --image, go from that picture',
+  },
+  'depth-model': {
+    type: 'string',
+    value: 'SOURCE',
+    description: 'with --hint: make the depth map of that picture with this network, e.g. Intel/dpt-large',
   },
   mix: {
     type: 'string',
@@ -101,15 +108,21 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
   const bar = new ProgressBar(json)
   const schedulerName = textOption(values, 'scheduler')
 
-  await using pipe = await pipelineFor(inputs).fromPretrained(model, {
-    prior: textOption(values, 'prior'),
+  const pipeline = pipelineFor(inputs)
+  const loading: NetworkPretrainedOptions = {
     weights: textOption(values, 'weights') as WeightType | undefined,
     variant: textOption(values, 'variant'),
     device: textOption(values, 'device'),
     threads: numberOption(values, 'threads'),
-    offload: textOption(values, 'offload') as 'none' | 'model' | undefined,
     signal,
     onProgress: ({ done, total }) => bar.update('loading', done, total, formatBytes(done)),
+  }
+  const depthModel = textOption(values, 'depth-model')
+  if (depthModel !== undefined) inputs.hint = await estimateDepth(inputs.hint, depthModel, loading)
+  await using pipe = await pipeline.fromPretrained(model, {
+    ...loading,
+    prior: textOption(values, 'prior'),
+    offload: textOption(values, 'offload') as 'none' | 'model' | undefined,
   })
   if (schedulerName !== undefined) pipe.scheduler = schedulerByName(schedulerName, pipe.scheduler.config)
 
@@ -141,6 +154,13 @@ function taskInputs(values: Invocation['values']): TaskInputs {
   }
   // A task refuses the inputs of another by name, so those that are not given must be absent.
   return Object.fromEntries(Object.entries(inputs).filter(([, value]) => value !== undefined))
+}
+
+/** The depth map of a picture. The network is gone before those of the pipeline need the memory. */
+async function estimateDepth(picture: TaskInputs['hint'], source: string, loading: NetworkPretrainedOptions) {
+  if (picture === undefined) throw new UsageError('--depth-model needs --hint, the picture whose depth it estimates')
+  await using estimator = await DepthEstimator.fromPretrained(source, loading)
+  return (await estimator.estimate(picture, { signal: loading.signal })).depth
 }
 
 function decodingOptions(values: Invocation['values']) {

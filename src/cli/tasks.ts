@@ -1,4 +1,5 @@
 // Which pipeline `kandinsky generate` runs: the inputs that are given say what the task is.
+import type { RawImage } from '../image.js'
 import { AutoPipelineForImage2Image, AutoPipelineForInpainting, AutoPipelineForText2Image } from '../pipelines/auto.js'
 import { CombinedPipeline } from '../pipelines/combined.js'
 import type { DecodingOptions } from '../pipelines/decoder.js'
@@ -25,7 +26,7 @@ class ControlnetImg2ImgCombined extends CombinedPipeline<ControlnetImg2ImgOption
 export interface TaskInputs {
   image?: string
   maskImage?: string
-  hint?: string
+  hint?: string | RawImage
   strength?: number
 }
 
@@ -48,7 +49,7 @@ export function pipelineFor({ image, maskImage, hint, strength }: TaskInputs): {
   return loaderFor({ image, maskImage, hint }) as ReturnType<typeof pipelineFor>
 }
 
-function loaderFor({ image, maskImage, hint }: Record<'image' | 'maskImage' | 'hint', string | undefined>): Loader {
+function loaderFor({ image, maskImage, hint }: Pick<TaskInputs, 'image' | 'maskImage' | 'hint'>): Loader {
   if (hint !== undefined) return image === undefined ? ControlnetCombined : ControlnetImg2ImgCombined
   if (maskImage !== undefined) return AutoPipelineForInpainting
   return image === undefined ? AutoPipelineForText2Image : AutoPipelineForImage2Image

@@ -4,7 +4,7 @@ import { execFile } from 'node:child_process'
 import path from 'node:path'
 import test from 'node:test'
 import { promisify } from 'node:util'
-import { loadImage, readRecipe } from '../../dist/index.js'
+import { DepthEstimator, loadImage, readRecipe } from '../../dist/index.js'
 import { checkpoint, fixtures } from '../helpers/cases.mjs'
 import { temporaryFolder } from '../helpers/files.mjs'
 
@@ -23,6 +23,7 @@ test('inputs that make no task are wrong usage', async () => {
   await refuses(['a cat', '--strength', '0.5'], /--strength needs --image/)
   await refuses(['a cat', '--image', picture, '--mask', mask, '--strength', '0.5'], /no --mask/)
   await refuses(['a cat', '--image', picture, '--mask', mask, '--hint', picture], /exclude each other/)
+  await refuses(['a cat', '--depth-model', 'Intel/dpt-large'], /--depth-model needs --hint/)
   await refuses(['a cat', '--mix', 'a dog=1'], /expected one prompt \(quote it\), or --mix instead/)
   await refuses([], /expected one prompt/)
   for (const mix of ['a dog', '=1', 'a dog=', 'a dog=much']) await refuses(['--mix', mix], /'text or image'=weight/)
@@ -57,6 +58,19 @@ test('a mask makes it inpainting, a hint ControlNet', async (t) => {
     await generate('a cat', '-m', checkpoint(model), ...args, '-o', output, ...short)
     assert.equal((await readRecipe(output)).model, model)
   }
+})
+
+test('a depth model makes the hint of a picture', async (t) => {
+  const folder = temporaryFolder(t)
+  const [depth, output, expected] = ['depth.png', 'out.png', 'expected.png'].map((name) => path.join(folder, name))
+  const depthModel = path.join(fixtures, 'depth', 'dpt')
+  const estimator = await DepthEstimator.fromPretrained(depthModel, { device: 'cpu', threads: 1 })
+  await (await estimator.estimate(picture)).depth.save(depth)
+  await estimator.dispose()
+  const controlnet = ['a cat', '-m', checkpoint('kandinsky-2-2-controlnet-depth'), '--device=cpu', ...short]
+  await generate(...controlnet, '--hint', picture, '--depth-model', depthModel, '-o', output)
+  await generate(...controlnet, '--hint', depth, '-o', expected)
+  assert.deepEqual((await loadImage(output)).data, (await loadImage(expected)).data)
 })
 
 test('texts and pictures mix', async (t) => {
