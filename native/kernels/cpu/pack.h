@@ -80,7 +80,8 @@ static void pack_direct(const WeightRows& w, int panel, int64_t first, int64_t c
       const int64_t left = channels - channel < count - k ? channels - channel : count - k;  // of this tap
       const int step = left < kBlockValues ? (int)left : kBlockValues;
       for (int n = 0; n < valid; ++n) narrow_row(rows[n] + k, step, block[n]);
-      turn_block(block, ceil_div(step, kWordValues), words + (tap * width + channel) / kWordValues * kPanel + n0);
+      // Up to the end of a pair: zeros behind an odd number of channels.
+      turn_block(block, ceil_div(round_up(step, 2), kWordValues), words + (tap * width + channel) / kWordValues * kPanel + n0);
       k += step;
     }
   }
