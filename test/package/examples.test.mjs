@@ -28,6 +28,7 @@ const examples = {
   'image-to-image': [{ ...decoder, image: cat, strength: 0.5 }, 128, 64],
   inpainting: [{ ...inpaint, image: cat }, 128, 64],
   interpolation: [{ ...decoder, image1: cat, image2: picture('shapes_96x64.png'), priorSteps: 3 }, 64, 64],
+  'depth-map': [{ model: path.join(fixtures, 'depth', 'dpt'), image: cat }, 320, 240],
   controlnet: [{ ...controlnet, hint: depth }, 64, 64],
   'controlnet-image-to-image': [{ ...controlnet, image: cat, hint: depth }, 64, 64],
   steps: [decoder, 64, 64],
