@@ -10,7 +10,7 @@ from transformers import CLIPImageProcessor
 from data import Emoji
 from models import CLIP_IMAGE_SIZE
 from train_clip import load_clip
-from train_movq import load_movq
+from train_movq import load_refined_movq
 from train_prior import load_prior
 from train_prior import make_scheduler as make_prior_scheduler
 from train_unet import load_unet
@@ -25,7 +25,7 @@ def build_pipelines(emoji: Emoji, options: Options) -> tuple[KandinskyV22PriorPi
         prior=load_prior(options), text_encoder=clip.text, image_encoder=clip.image, tokenizer=tokenizer,
         scheduler=make_prior_scheduler(),
         image_processor=CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size}))
-    decoder = KandinskyV22Pipeline(unet=load_unet(options), movq=load_movq(emoji, options),
+    decoder = KandinskyV22Pipeline(unet=load_unet(options), movq=load_refined_movq(options),
                                    scheduler=make_decoder_scheduler())
     return prior, decoder
 

@@ -11,6 +11,7 @@ from training import Options, Trainer, load_trained
 
 SIZE = 64  # pixels
 BATCH = 96
+VARIANTS = 24  # of every picture in place and background, made once before training
 
 
 class Judge(nn.Module):
@@ -43,13 +44,16 @@ class _Block(nn.Module):
 
 def train_judge(emoji: Emoji, options: Options, minutes: float) -> None:
     model = Judge(len(emoji.concepts))
-    trainer = Trainer("judge", model, options, minutes, learning_rate=2e-3, weight_decay=0.05)
+    trainer = Trainer("judge", model, options, minutes, learning_rate=2e-3, weight_decay=0.05, muon=True)
     generator = torch.Generator().manual_seed(trainer.seed)
     rgba = emoji.pictures[[concept.index for concept in emoji.concepts]]
 
+    placed = torch.stack([_placed(rgba, generator) for _ in range(VARIANTS)], 1)
+
     def loss() -> torch.Tensor:
         concepts = torch.randint(len(rgba), (BATCH,), generator=generator)
-        pictures = _distorted(rgba[concepts], generator).to(options.device)
+        variants = torch.randint(VARIANTS, (BATCH,), generator=generator)
+        pictures = _distorted(placed[concepts, variants], generator).to(options.device)
         with options.autocast():
             scores = model(pictures)
         return functional.cross_entropy(scores.float(), concepts.to(options.device), label_smoothing=0.05)
@@ -61,14 +65,19 @@ def load_judge(emoji: Emoji, options: Options) -> Judge:
     return load_trained("judge", Judge(len(emoji.concepts)), options)
 
 
-def _distorted(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Moved, turned, scaled, blurred, noisy and slightly recoloured versions on white or pale backgrounds."""
-    count = len(rgba)
+def _placed(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Moved, turned and scaled versions on white or pale backgrounds."""
+    background = 0.8 + 0.2 * torch.rand(len(rgba), 3, 1, 1, generator=generator)
+    return composite(place(rgba, SIZE, generator, (0.75, 1.1), 0.06, 10), background)
 
-    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return torch.rand(count, *shape, 1, 1, generator=generator) * (high - low) + low
 
-    pictures = composite(place(rgba, SIZE, generator, (0.75, 1.1), 0.06, 10), uniform(0.8, 1, 3))
+def _distorted(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Blurred, noisy and slightly recoloured versions."""
+    count = len(pictures)
+
+    def uniform(low: float, high: float, channels: int) -> torch.Tensor:
+        return torch.rand(count, channels, 1, 1, generator=generator) * (high - low) + low
+
     blurred = functional.interpolate(functional.avg_pool2d(pictures, 2), (SIZE, SIZE), mode="bilinear")
     pictures = torch.lerp(pictures, blurred, uniform(0, 1, 1))
     pictures = pictures * uniform(0.85, 1.15, 3) + uniform(-0.08, 0.08, 1)

@@ -48,7 +48,7 @@ def build_text_encoder(vocabulary_size: int) -> CLIPTextModelWithProjection:
 def build_image_encoder() -> CLIPVisionModelWithProjection:
     return CLIPVisionModelWithProjection(CLIPVisionConfig(
         hidden_size=96, intermediate_size=384, projection_dim=EMBEDDING_DIM, num_hidden_layers=2,
-        num_attention_heads=3, image_size=CLIP_IMAGE_SIZE, patch_size=8, hidden_act="gelu"))
+        num_attention_heads=3, image_size=CLIP_IMAGE_SIZE, patch_size=16, hidden_act="gelu"))
 
 
 def build_prior(text_tokens: int = 77) -> PriorTransformer:

@@ -11,14 +11,14 @@ from data import load_emoji
 from export import export
 from judge import train_judge
 from train_clip import train_clip
-from train_movq import train_movq
+from train_movq import refine_movq, train_movq
 from train_prior import train_prior
 from train_unet import train_unet
 from training import Options
 
 # In the order of their dependencies, with minutes that suit two CPU cores; a GPU needs about a third.
 STAGES = {"movq": (train_movq, 40), "clip": (train_clip, 5), "prior": (train_prior, 8), "unet": (train_unet, 60),
-          "judge": (train_judge, 5)}
+          "refine": (refine_movq, 10), "judge": (train_judge, 5)}
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def run(rank: int, arguments: argparse.Namespace) -> None:
         torch.set_num_threads(1)
         store = torch.distributed.TCPStore("127.0.0.1", arguments.port, arguments.processes, rank == 0)
         torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=arguments.processes)
-    options = Options(arguments.work, arguments.device, not arguments.no_compile, arguments.pause_file)
+    options = Options(arguments.work, arguments.device, arguments.pause_file)
     emoji = load_emoji(arguments.work)
     for stage in arguments.stages:
         if stage != "export":
@@ -56,7 +56,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--processes", type=int, default=1, help="on a CPU: one per core that training may use")
     parser.add_argument("--port", type=int, default=29555, help="for the processes to talk to each other")
-    parser.add_argument("--no-compile", action="store_true", help="without torch.compile: starts at once, runs slower")
     parser.add_argument("--pause-file", type=Path, help="training sleeps while this file exists")
     return parser.parse_args()
 

@@ -11,7 +11,8 @@ from models import CLIP_IMAGE_SIZE, EMBEDDING_DIM, build_image_encoder, build_te
 from tokenizer import english_words, save_cut_tokenizer
 from training import Options, Trainer, load_trained
 
-BATCH = 128  # different concepts, so that every other pair of the batch is a true negative
+BATCH = 96  # different concepts, so that every other pair of the batch is a true negative
+VARIANTS = 24  # of every picture, made once before training
 NOISE_WORDS = 8000
 TRAINED_TOKENS = 28  # captions are cut here in training; later positions of the 77 copy the last trained one
 PIXEL_MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
@@ -52,21 +53,22 @@ def augmented(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def augmented_for_decoder(rgba: torch.Tensor, generator: torch.Generator, size: int) -> torch.Tensor:
     """Pictures as the decoder shall draw them: on white, in nearly their own size and place."""
-    return composite(place(rgba, size, generator, (0.93, 1.0), 0.015))
+    return composite(place(rgba, size, generator, (0.96, 1.0), 0.008))
 
 
 def train_clip(emoji: Emoji, options: Options, minutes: float) -> None:
     _, tokenizer = prepare_captions(emoji, options, seed=0)
     model = Clip(len(tokenizer))
-    trainer = Trainer("clip", model, options, minutes, learning_rate=1e-3, weight_decay=0.05)
+    trainer = Trainer("clip", model, options, minutes, learning_rate=2e-3, weight_decay=0.05, muon=True)
     writer, _ = prepare_captions(emoji, options, trainer.seed)
     generator = torch.Generator().manual_seed(trainer.seed)
     rgba = emoji.pictures[[concept.index for concept in emoji.concepts]]
+    prepared = torch.stack([augmented(rgba, generator) for _ in range(VARIANTS)], 1)
     targets = torch.arange(BATCH, device=options.device)
 
     def loss() -> torch.Tensor:
         chosen = torch.randperm(len(rgba), generator=generator)[:BATCH]
-        pictures = augmented(rgba[chosen], generator).to(options.device)
+        pictures = prepared[chosen, torch.randint(VARIANTS, (BATCH,), generator=generator)].to(options.device)
         tokens = tokenize(tokenizer, [writer.write(int(concept)) for concept in chosen], options.device)
         with options.autocast():
             image = model.image(pixel_values=clip_pictures(pictures)).image_embeds.float()

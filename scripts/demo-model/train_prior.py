@@ -10,7 +10,7 @@ from models import EMBEDDING_DIM, build_prior
 from train_clip import TRAINED_TOKENS, augmented_for_decoder, clip_pictures, load_clip, prepare_captions, tokenize
 from training import Options, Trainer, load_trained
 
-BATCH = 256
+BATCH = 128
 VARIANTS = 16  # of every picture; their embeddings are what the prior learns to draw from
 DROPPED_CAPTIONS = 0.1
 # Guidance extrapolates from the mean of all pictures and overshoots by up to its scale (4 by default). Training on
@@ -40,7 +40,7 @@ def train_prior(emoji: Emoji, options: Options, minutes: float) -> None:
     clip.requires_grad_(False)
     embeddings = embed_variants(emoji, clip, options.device)
     model = _build_for_training(embeddings)
-    trainer = Trainer("prior", model, options, minutes, learning_rate=1e-3, ema_decay=0.998)
+    trainer = Trainer("prior", model, options, minutes, learning_rate=2e-3, muon=True)
     writer, _ = prepare_captions(emoji, options, trainer.seed)
     signal = make_scheduler().alphas_cumprod.to(options.device)
 

@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from muon import Muon
+
 
 @dataclass
 class Options:
@@ -21,7 +23,6 @@ class Options:
 
     work: Path
     device: str
-    compile: bool = True
     pause_file: Path | None = None
     checkpoint_seconds: float = 60
 
@@ -35,21 +36,16 @@ class Trainer:
     A budget of time instead of steps finishes on any machine, and a busy one only trains less. Time spent paused
     does not count. A killed run continues from its last checkpoint. In several processes (one per CPU core: they meet
     once per step, where threads would meet in every kernel and wait for each other on a busy machine) each draws its
-    own batches, and gradients are averaged.
+    own batches, and gradients are averaged. Not compiled: torch 2.13 on a CPU gave zero gradients for MoVQ's encoder.
     """
 
     def __init__(self, name: str, model: nn.Module, options: Options, minutes: float, learning_rate: float,
                  weight_decay: float = 0.01, ema_decay: float = 0.998, warm_up_steps: int = 100,
-                 decay_share: float = 0.5):
+                 decay_share: float = 0.5, muon: bool = False):
         self.name, self.model, self.options = name, model.to(options.device), options
         self.budget, self.learning_rate = minutes * 60, learning_rate
         self.ema_decay, self.warm_up_steps, self.decay_share = ema_decay, warm_up_steps, decay_share
-        trained = [p for p in model.parameters() if p.requires_grad]
-        matrices = [p for p in trained if p.ndim >= 2]
-        vectors = [p for p in trained if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=learning_rate, betas=(0.9, 0.98))
+        self.optimizers = _optimizers(model, learning_rate, weight_decay, muon)
         self.ema = {k: v.detach().clone().float() for k, v in model.state_dict().items()}
         self.step, self.elapsed = 0, 0.0
         self.path = options.work / f"{name}.pt"
@@ -75,7 +71,7 @@ class Trainer:
             started = time.monotonic()
             losses.append(self._one_step(loss))
             now = time.monotonic()
-            self.elapsed = agreed(self.elapsed + min(now - started, 10))  # compiling at the start does not count
+            self.elapsed = agreed(self.elapsed + min(now - started, 10))  # being suspended does not count
             if now - reported > 60 and rank() == 0:
                 reported = now
                 text = report() if report else ""
@@ -106,15 +102,16 @@ class Trainer:
     def _one_step(self, loss: Callable[[], torch.Tensor]) -> float:
         warm = min(1.0, (self.step + 1) / self.warm_up_steps)
         left = min(1.0, (1 - self.progress) / self.decay_share)
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self.learning_rate * warm * (0.02 + 0.98 * math.sin(left * math.pi / 2) ** 2)
         value = loss()
         value.backward()
         if dist.is_initialized():
             self._average_gradients()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.step += 1
         decay = min(self.ema_decay, self.step / (self.step + 10))
         with torch.no_grad():
@@ -137,15 +134,28 @@ class Trainer:
 
     def _save(self) -> None:
         temporary = self.path.with_suffix(".partial")
-        torch.save({"model": self.model.state_dict(), "ema": self.ema, "optimizer": self.optimizer.state_dict(),
+        torch.save({"model": self.model.state_dict(), "ema": self.ema, "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                     "step": self.step, "elapsed": self.elapsed}, temporary)
         os.replace(temporary, self.path)
 
     def _resume(self) -> None:
         state = torch.load(self.path, map_location=self.options.device)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
         self.ema, self.step, self.elapsed = state["ema"], state["step"], state["elapsed"]
+
+
+def _optimizers(model: nn.Module, learning_rate: float, weight_decay: float, muon: bool) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or with `muon` only for vectors, embeddings and the first and last convolution."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    vectors = [p for _, p in trained if p.ndim < 2]
+    matrices = [(name, p) for name, p in trained if p.ndim >= 2]
+    inner = [p for name, p in matrices if muon and not any(part in name for part in ("conv_in", "conv_out", "embed"))]
+    others = [p for _, p in matrices if not any(p is q for q in inner)]
+    adam = torch.optim.AdamW([{"params": others, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+                             lr=learning_rate, betas=(0.9, 0.98))
+    return [adam, Muon(inner, learning_rate, weight_decay=weight_decay)] if muon else [adam]
 
 
 def rank() -> int:
