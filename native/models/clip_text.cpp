@@ -58,11 +58,11 @@ CLIPTextModelWithProjection::CLIPTextModelWithProjection(const Config& config, c
   const Weights model = w["text_model"];
   token_embedding_ = model["embeddings"]["token_embedding"]["weight"].matrix(vocabulary_, channels_);
   position_embedding_ = model["embeddings"]["position_embedding"]["weight"].get({max_length_, channels_});
-  const float eps = static_cast<float>(config.real("layer_norm_eps", 1e-5));
+  const float eps = eps_from(config, "layer_norm_eps", 1e-5);
   const TransformerBlock::Options options{channels_, size_from(config, "num_attention_heads", 8),
                                           size_from(config, "intermediate_size", 2048), eps,
                                           activation_from(config, "hidden_act", "quick_gelu")};
-  const int64_t count = size_from(config, "num_hidden_layers", 12);
+  const int64_t count = count_from(config, "num_hidden_layers", 12);
   for (int64_t i = 0; i < count; ++i) {
     layers_.emplace_back(model["encoder"]["layers"][i], TransformerBlock::clip_names, options);
   }

@@ -51,12 +51,12 @@ CLIPVisionModelWithProjection::CLIPVisionModelWithProjection(const Config& confi
                             {static_cast<int>(patch), 0, 0, false});
   position_embedding_ = embeddings["position_embedding"]["weight"].get({side * side + 1, channels_});
 
-  const float eps = static_cast<float>(config.real("layer_norm_eps", 1e-5));
+  const float eps = eps_from(config, "layer_norm_eps", 1e-5);
   const TransformerBlock::Options options{channels_, size_from(config, "num_attention_heads", 12),
                                           size_from(config, "intermediate_size", 3072), eps,
                                           activation_from(config, "hidden_act", "quick_gelu")};
   pre_layernorm_ = LayerNorm(model["pre_layrnorm"], channels_, eps);
-  const int64_t count = size_from(config, "num_hidden_layers", 12);
+  const int64_t count = count_from(config, "num_hidden_layers", 12);
   for (int64_t i = 0; i < count; ++i) {
     layers_.emplace_back(model["encoder"]["layers"][i], TransformerBlock::clip_names, options);
   }

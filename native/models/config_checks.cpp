@@ -9,13 +9,15 @@ namespace kandinsky {
 namespace {
 
 constexpr size_t max_levels = 16;
+constexpr int64_t max_size = 1 << 20;
+constexpr int64_t max_count = 1024;
 
-int64_t checked_size(const Config& config, const std::string& key, int64_t size) {
-  if (size < 1 || size > (1 << 20)) {
-    fail(ErrorCode::unsupported_model, "%s config: expected a size from 1 to 1048576 for %s but received %lld",
-         config.component().c_str(), key.c_str(), static_cast<long long>(size));
+int64_t up_to(int64_t limit, const Config& config, const std::string& key, int64_t value) {
+  if (value < 1 || value > limit) {
+    fail(ErrorCode::unsupported_model, "%s config: expected 1 to %lld for %s but received %lld",
+         config.component().c_str(), static_cast<long long>(limit), key.c_str(), static_cast<long long>(value));
   }
-  return size;
+  return value;
 }
 
 void check_choice(const Config& config, const std::string& key, const std::vector<std::string>& known,
@@ -33,22 +35,47 @@ void check_count(const Config& config, const std::string& key, size_t expected, 
        config.component().c_str(), expected, key.c_str(), received);
 }
 
+std::vector<int64_t> list_up_to(int64_t limit, const Config& config, const std::string& key, size_t count) {
+  std::vector<int64_t> values = config.integers(key);
+  for (const int64_t value : values) up_to(limit, config, key, value);
+  if (values.size() == 1) values.resize(count, values[0]);
+  check_count(config, key, count, values.size());
+  return values;
+}
+
 }  // namespace
 
 int64_t size_from(const Config& config, const std::string& key) {
-  return checked_size(config, key, config.integer(key));
+  return up_to(max_size, config, key, config.integer(key));
 }
 
 int64_t size_from(const Config& config, const std::string& key, int64_t fallback) {
-  return checked_size(config, key, config.integer(key, fallback));
+  return up_to(max_size, config, key, config.integer(key, fallback));
 }
 
 std::vector<int64_t> sizes_from(const Config& config, const std::string& key, size_t count) {
-  std::vector<int64_t> sizes = config.integers(key);
-  for (const int64_t size : sizes) checked_size(config, key, size);
-  if (sizes.size() == 1) sizes.resize(count, sizes[0]);
-  check_count(config, key, count, sizes.size());
-  return sizes;
+  return list_up_to(max_size, config, key, count);
+}
+
+int64_t count_from(const Config& config, const std::string& key) {
+  return up_to(max_count, config, key, config.integer(key));
+}
+
+int64_t count_from(const Config& config, const std::string& key, int64_t fallback) {
+  return up_to(max_count, config, key, config.integer(key, fallback));
+}
+
+std::vector<int64_t> counts_from(const Config& config, const std::string& key, size_t count) {
+  return list_up_to(max_count, config, key, count);
+}
+
+float eps_from(const Config& config, const std::string& key, double fallback) {
+  const double eps = config.real(key, fallback);
+  if (!(eps >= 0 && eps <= 1)) {
+    fail(ErrorCode::unsupported_model, "%s config: expected 0 to 1 for %s but received %g", config.component().c_str(),
+         key.c_str(), eps);
+  }
+  return static_cast<float>(eps);
 }
 
 std::vector<int64_t> level_channels_from(const Config& config) {

@@ -206,8 +206,8 @@ void DPTForDepthEstimation::make_encoder(const Weights& w) {
 
   const TransformerBlock::Options options{channels_, size_from(config_, "num_attention_heads", 12),
                                           size_from(config_, "intermediate_size", 3072),
-                                          static_cast<float>(config_.real("layer_norm_eps", 1e-12)), activation_};
-  const int64_t count = size_from(config_, "num_hidden_layers", 12);
+                                          eps_from(config_, "layer_norm_eps", 1e-12), activation_};
+  const int64_t count = count_from(config_, "num_hidden_layers", 12);
   out_indices_ = out_indices_from(config_, count);
   // Layers after the last one that is used compute nothing.
   for (int64_t i = 0; i <= out_indices_.back(); ++i) {

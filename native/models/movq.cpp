@@ -36,7 +36,7 @@ MovqConfig read_config(const Config& config) {
   c.out_channels = size_from(config, "out_channels", 3);
   c.latent_channels = size_from(config, "latent_channels", 3);
   c.vq_embed_dim = size_from(config, "vq_embed_dim", c.latent_channels);
-  c.layers = size_from(config, "layers_per_block", 1);
+  c.layers = count_from(config, "layers_per_block", 1);
   c.channels = level_channels_from(config);
   const size_t levels = c.channels.size();
   c.down_types = choices_from(config, "down_block_types", {"DownEncoderBlock2D", "AttnDownEncoderBlock2D"}, levels);

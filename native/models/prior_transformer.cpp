@@ -82,7 +82,7 @@ PriorTransformer::PriorTransformer(const Config& config, const Weights& w)
   if (has_prd_) prd_embedding_ = w["prd_embedding"].get({1, 1, channels_});
   const TransformerBlock::Options options{channels_, size_from(config, "num_attention_heads", 32), 4 * channels_, 1e-5f,
                                           Activation::gelu};
-  const int64_t count = size_from(config, "num_layers", 20);
+  const int64_t count = count_from(config, "num_layers", 20);
   for (int64_t i = 0; i < count; ++i) {
     blocks_.emplace_back(w["transformer_blocks"][i], TransformerBlock::diffusers_names, options);
   }

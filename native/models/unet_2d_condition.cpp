@@ -74,7 +74,7 @@ UNetConfig read_config(const Config& config) {
   c.out_channels = size_from(config, "out_channels", 4);
   c.channels = level_channels_from(config);
   const size_t levels = c.channels.size();
-  c.layers = sizes_from(config, "layers_per_block", levels);
+  c.layers = counts_from(config, "layers_per_block", levels);
   c.head_dims = sizes_from(config, "attention_head_dim", levels);
   c.context_dims = sizes_from(config, "cross_attention_dim", levels);
   c.down_types =
@@ -83,7 +83,7 @@ UNetConfig read_config(const Config& config) {
   choice_from(config, "mid_block_type", {"UNetMidBlock2DSimpleCrossAttn"}, "UNetMidBlock2DCrossAttn");
   choice_from(config, "resnet_time_scale_shift", {"scale_shift"}, "default");
   c.groups = static_cast<int>(size_from(config, "norm_num_groups", 32));
-  c.eps = static_cast<float>(config.real("norm_eps", 1e-5));
+  c.eps = eps_from(config, "norm_eps", 1e-5);
   c.conv_in_kernel = static_cast<int>(size_from(config, "conv_in_kernel", 3));
   c.conv_out_kernel = static_cast<int>(size_from(config, "conv_out_kernel", 3));
   c.encoder_hid_dim = size_from(config, "encoder_hid_dim");
@@ -128,6 +128,11 @@ class UNet2DConditionModel : public Model {
     return {w, in, out, {{config_.groups, config_.eps, 0}, config_.time_embed_dim, resample}};
   }
   ImageAttention attention(const Weights& w, int64_t channels, int64_t head_dim, int64_t context_dim) const {
+    if (channels % head_dim != 0) {
+      fail(ErrorCode::unsupported_model, "%s config: expected a divisor of %lld channels for attention_head_dim but "
+           "received %lld", raw_config_.component().c_str(), static_cast<long long>(channels),
+           static_cast<long long>(head_dim));
+    }
     return {w, channels, {channels / head_dim, context_dim, {config_.groups, 1e-5f, 0}}};
   }
   void load_conditioning(const Weights& w);

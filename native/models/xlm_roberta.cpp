@@ -91,12 +91,12 @@ MultilingualCLIP::MultilingualCLIP(const Config& config, const Weights& w)
   position_embeddings_ = embeddings["position_embeddings"]["weight"].get({max_positions_, channels_});
   token_type_embeddings_ =
       embeddings["token_type_embeddings"]["weight"].get({size_from(config, "type_vocab_size", 2), channels_});
-  const float eps = static_cast<float>(config.real("layer_norm_eps", 1e-12));
+  const float eps = eps_from(config, "layer_norm_eps", 1e-12);
   embedding_norm_ = LayerNorm(embeddings["LayerNorm"], channels_, eps);
   const PostNormBlock::Options options{channels_, size_from(config, "num_attention_heads"),
                                        size_from(config, "intermediate_size"), eps,
                                        activation_from(config, "hidden_act", "gelu")};
-  const int64_t count = size_from(config, "num_hidden_layers");
+  const int64_t count = count_from(config, "num_hidden_layers");
   for (int64_t i = 0; i < count; ++i) layers_.emplace_back(w["transformer"]["encoder"]["layer"][i], options);
   linear_transformation_ = Linear(w["LinearTransformation"], channels_, size_from(config, "numDims", 768));
 }
