@@ -13,6 +13,7 @@
 #endif
 
 #include "core/error.h"
+#include "core/host_memory.h"
 #include "ggml-cpu.h"
 
 namespace kandinsky {
@@ -65,6 +66,12 @@ std::vector<AvailableDevice> available_devices() {
     }
   }
   return devices;
+}
+
+void device_memory(ggml_backend_dev_t device, size_t* free, size_t* total) {
+  ggml_backend_dev_memory(device, free, total);
+  if (ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU) return;
+  if (const auto available = available_host_memory()) *free = std::min<uint64_t>(*free, *available);
 }
 
 int physical_core_count() {

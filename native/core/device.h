@@ -28,6 +28,9 @@ struct AvailableDevice {
 };
 std::vector<AvailableDevice> available_devices();
 
+/// Bytes that can be allocated now, and all; both 0 where the device does not say.
+void device_memory(ggml_backend_dev_t device, size_t* free, size_t* total);
+
 /// Cores that this process may use, hyper-threads not counted.
 int physical_core_count();
 

@@ -112,7 +112,7 @@ void Graph::allocate_nodes() {
   // Measured first: some systems promise any amount of memory and end the process when it is used.
   size_t needed = 0, free = 0, total = 0;
   ggml_gallocr_reserve_n_size(allocator_.get(), graph_, nullptr, nullptr, &needed);
-  ggml_backend_dev_memory(device_.handle(), &free, &total);
+  device_memory(device_.handle(), &free, &total);
   const bool fits = total == 0 || needed <= free;
   if (!fits || !ggml_gallocr_reserve(allocator_.get(), graph_) || !ggml_gallocr_alloc_graph(allocator_.get(), graph_)) {
     fail(ErrorCode::out_of_memory,

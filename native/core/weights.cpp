@@ -101,11 +101,15 @@ void WeightStore::allocate_rest(Device& device) {
     if (weight.tensor && !weight.is_mapped) bytes += ggml_nbytes(weight.tensor);
   }
   if (bytes == 0) return;
+  size_t free = 0, total = 0;
+  device_memory(device.handle(), &free, &total);
+  const bool fits = total == 0 || bytes <= free;
   // Passes over the mapped tensors: they have data already.
-  ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(context_.get(), device.backend()));
+  ggml_backend_buffer_ptr buffer(fits ? ggml_backend_alloc_ctx_tensors(context_.get(), device.backend()) : nullptr);
   if (!buffer) {
-    fail(ErrorCode::out_of_memory, "%s: Expected %.0f MB for weights on %s", component_.c_str(), bytes / 1e6,
-         device.name().c_str());
+    fail(ErrorCode::out_of_memory,
+         "%s: Expected %.0f MB of free memory on %s for weights but %.0f MB of %.0f MB are free", component_.c_str(),
+         bytes / 1e6, device.name().c_str(), free / 1e6, total / 1e6);
   }
   ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
   buffers_.push_back(std::move(buffer));
