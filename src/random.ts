@@ -88,6 +88,7 @@ export function randnTensor(
 function draw(source: RandomSource, shape: readonly number[], dtype: NoiseDtype): Tensor {
   if (typeof source?.randn !== 'function') throw invalid('generator', 'an object with a randn method', source)
   const tensor = source.randn(shape, { dtype })
+  if (!(tensor instanceof Tensor)) throw invalid("the result of the generator's randn", 'a Tensor', tensor)
   if (!sameShape(tensor.shape, shape))
     throw new KandinskyError(
       'SHAPE_MISMATCH',
