@@ -21,18 +21,30 @@ const void* host_data(const HostTensor& tensor) {
   return tensor.is_int ? static_cast<const void*>(tensor.i32.data()) : tensor.f32.data();
 }
 
+/// Names of the leaves, all inputs among them, that the nodes of a graph read.
+std::set<std::string> leaves_of(ggml_cgraph* graph) {
+  std::set<std::string> names;
+  for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
+    for (const ggml_tensor* source : ggml_graph_node(graph, i)->src) {
+      if (source && source->op == GGML_OP_NONE) names.insert(ggml_get_name(source));
+    }
+  }
+  return names;
+}
+
 }  // namespace
 
-Graph::Graph(Device& device, const HostTensors& inputs, const std::vector<std::string>& taps, size_t max_nodes)
-    : device_(device), taps_(taps.begin(), taps.end()) {
+Graph::Graph(Device& device, const HostTensors& inputs, const std::vector<std::string>& taps, size_t max_nodes,
+             std::unique_ptr<KernelNodes> kernels)
+    : device_(device), taps_(taps.begin(), taps.end()), kernels_(std::move(kernels)) {
   for (const auto& [name, tensor] : inputs) shapes_[name] = {tensor.shape, tensor.is_int};
-  context_.reset(new_context(max_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(max_nodes, false)));
+  context_.reset(new_context(max_nodes * ggml_tensor_overhead() + 2 * ggml_graph_overhead_custom(max_nodes, false)));
   leaf_context_.reset(new_context(max_leaves * ggml_tensor_overhead()));
-  graph_ = ggml_new_graph_custom(context(), max_nodes, false);
+  for (Part* part : {&every_run_, &kept_}) part->graph = ggml_new_graph_custom(context(), max_nodes, false);
 }
 
 ggml_tensor* Graph::new_leaf(const std::string& name, ggml_type type, const std::vector<int64_t>& ne) {
-  if (inputs_.size() + indices_.size() >= max_leaves) fail(ErrorCode::internal, "more than %zu leaves", max_leaves);
+  if (++leaf_count_ > max_leaves) fail(ErrorCode::internal, "more than %zu leaves", max_leaves);
   ggml_tensor* leaf = ggml_new_tensor(leaf_context_.get(), type, static_cast<int>(ne.size()), ne.data());
   ggml_set_name(leaf, name.c_str());
   return leaf;
@@ -67,11 +79,17 @@ ggml_tensor* Graph::written(ggml_tensor* target, ggml_tensor* write) {
   return view;
 }
 
+ggml_tensor* Graph::keep(ggml_tensor* tensor) {
+  ggml_tensor* leaf = new_leaf("kept", tensor->type, {tensor->ne, tensor->ne + GGML_MAX_DIMS});
+  ggml_build_forward_expand(kept_.graph, ggml_cpy(context(), tensor, leaf));
+  return leaf;
+}
+
 void Graph::output(const std::string& name, ggml_tensor* tensor, int rank) {
   ggml_tensor* result = rank == 4 ? ggml_permute(context(), tensor, 2, 0, 1, 3) : tensor;
   result = ggml_cont(context(), result);
   ggml_set_output(result);
-  ggml_build_forward_expand(graph_, result);
+  ggml_build_forward_expand(every_run_.graph, result);
   std::vector<int64_t> shape(result->ne, result->ne + rank);
   std::reverse(shape.begin(), shape.end());
   outputs_[name] = {result, shape};
@@ -86,15 +104,25 @@ void Graph::finish() {
     fail(ErrorCode::invalid_argument, "Expected the name of one of the network's modules for taps but received \"%s\"",
          taps_.begin()->c_str());
   }
-  for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i) {
-    const ggml_tensor* node = ggml_graph_node(graph_, i);
+  allocate_leaves();
+  for (Part* part : {&kept_, &every_run_}) {
+    if (ggml_graph_n_nodes(part->graph) == 0) continue;
+    check_nodes(*part);
+    allocate_nodes(*part);
+  }
+  if (!kernels_) return;
+  kernels_->allocate();
+  compute_bytes_ += kernels_->scratch_bytes();
+}
+
+void Graph::check_nodes(const Part& part) const {
+  for (int i = 0; i < ggml_graph_n_nodes(part.graph); ++i) {
+    const ggml_tensor* node = ggml_graph_node(part.graph, i);
     if (!ggml_backend_supports_op(device_.backend(), node)) {
       fail(ErrorCode::internal, "device %s cannot compute %s (%s)", device_.name().c_str(), ggml_op_desc(node),
            ggml_get_name(node));
     }
   }
-  allocate_leaves();
-  allocate_nodes();
 }
 
 void Graph::allocate_leaves() {
@@ -105,38 +133,60 @@ void Graph::allocate_leaves() {
     ggml_backend_tensor_set(leaf, values.data(), 0, values.size() * sizeof(int32_t));
     values = {};
   }
+  compute_bytes_ = ggml_backend_buffer_get_size(leaf_buffer_.get());
 }
 
-void Graph::allocate_nodes() {
-  allocator_.reset(ggml_gallocr_new(ggml_backend_get_default_buffer_type(device_.backend())));
+void Graph::allocate_nodes(Part& part) {
+  ggml_gallocr_ptr& allocator = part.allocator;
+  allocator.reset(ggml_gallocr_new(ggml_backend_get_default_buffer_type(device_.backend())));
   // Measured first: some systems promise any amount of memory and end the process when it is used.
   size_t needed = 0, free = 0, total = 0;
-  ggml_gallocr_reserve_n_size(allocator_.get(), graph_, nullptr, nullptr, &needed);
+  ggml_gallocr_reserve_n_size(allocator.get(), part.graph, nullptr, nullptr, &needed);
   device_memory(device_.handle(), &free, &total);
   const bool fits = total == 0 || needed <= free;
-  if (!fits || !ggml_gallocr_reserve(allocator_.get(), graph_) || !ggml_gallocr_alloc_graph(allocator_.get(), graph_)) {
+  if (!fits || !ggml_gallocr_reserve(allocator.get(), part.graph) ||
+      !ggml_gallocr_alloc_graph(allocator.get(), part.graph)) {
     fail(ErrorCode::out_of_memory,
          "Expected %.0f MB of free memory on %s for activations but %.0f MB of %.0f MB are free", needed / 1e6,
          device_.name().c_str(), free / 1e6, total / 1e6);
   }
-  compute_bytes_ = ggml_gallocr_get_buffer_size(allocator_.get(), 0) + ggml_backend_buffer_get_size(leaf_buffer_.get());
+  compute_bytes_ += ggml_gallocr_get_buffer_size(allocator.get(), 0);
 }
 
-HostTensors Graph::run(const HostTensors& inputs, const std::atomic<bool>* cancel) {
-  for (const auto& [name, leaf] : inputs_) {
-    ggml_backend_tensor_set(leaf, host_data(inputs.at(name)), 0, ggml_nbytes(leaf));
-  }
+bool Graph::kept_is_valid(const HostTensors& inputs) const {
+  if (ggml_graph_n_nodes(kept_.graph) == 0) return true;
+  if (kept_inputs_.empty()) return false;
+  return std::all_of(kept_inputs_.begin(), kept_inputs_.end(), [&](const auto& kept) {
+    const auto& [name, tensor] = kept;
+    return tensor.f32 == inputs.at(name).f32 && tensor.i32 == inputs.at(name).i32;
+  });
+}
 
+void Graph::compute(const Part& part, const std::atomic<bool>* cancel) {
   const auto is_cancelled = [cancel] { return cancel && cancel->load(std::memory_order_relaxed); };
   device_.set_cancel(cancel);
   const ggml_status status =
-      is_cancelled() ? GGML_STATUS_ABORTED : ggml_backend_graph_compute(device_.backend(), graph_);
+      is_cancelled() ? GGML_STATUS_ABORTED : ggml_backend_graph_compute(device_.backend(), part.graph);
   device_.set_cancel(nullptr);
   if (status == GGML_STATUS_ABORTED || is_cancelled()) fail(ErrorCode::aborted, "the computation was cancelled");
   if (status == GGML_STATUS_ALLOC_FAILED) {
     fail(ErrorCode::out_of_memory, "no memory for temporary data on %s", device_.name().c_str());
   }
   if (status != GGML_STATUS_SUCCESS) fail(ErrorCode::internal, "ggml: %s", ggml_status_to_string(status));
+}
+
+HostTensors Graph::run(const HostTensors& inputs, const std::atomic<bool>* cancel) {
+  for (const auto& [name, leaf] : inputs_) {
+    ggml_backend_tensor_set(leaf, host_data(inputs.at(name)), 0, ggml_nbytes(leaf));
+  }
+  if (!kept_is_valid(inputs)) {
+    kept_inputs_.clear();
+    compute(kept_, cancel);
+    for (const std::string& name : leaves_of(kept_.graph)) {
+      if (inputs_.count(name)) kept_inputs_[name] = inputs.at(name);
+    }
+  }
+  compute(every_run_, cancel);
 
   HostTensors results;
   for (const auto& [name, output] : outputs_) {

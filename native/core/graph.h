@@ -14,6 +14,7 @@
 
 #include "core/device.h"
 #include "core/host_tensor.h"
+#include "core/kernel_nodes.h"
 #include "ggml.h"
 
 namespace kandinsky {
@@ -21,14 +22,17 @@ namespace kandinsky {
 class Graph {
  public:
   /// `inputs` fixes the shapes. `max_nodes` is the most operations the graph may have. `taps` names intermediate
-  /// tensors to return beside the outputs.
-  Graph(Device& device, const HostTensors& inputs, const std::vector<std::string>& taps, size_t max_nodes);
+  /// tensors to return beside the outputs. `kernels`: null for ggml's own operations only.
+  Graph(Device& device, const HostTensors& inputs, const std::vector<std::string>& taps, size_t max_nodes,
+        std::unique_ptr<KernelNodes> kernels = nullptr);
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
   // ---- while building
   ggml_context* context() const { return context_.get(); }
   const Device& device() const { return device_; }
+  /// Null where layers are to be built of ggml's own operations. Each layer chooses in one place.
+  KernelNodes* kernels() const { return kernels_.get(); }
 
   bool has_input(const std::string& name) const { return shapes_.count(name) != 0; }
   /// The named input as it lies in memory: ne is the reversed shape.
@@ -40,6 +44,8 @@ class Graph {
   /// `target` as it is after `write`, a ggml_cpy into a view of it. Without this nothing tells ggml that readers of
   /// `target` come later, and its allocator never frees what a node without readers views.
   ggml_tensor* written(ggml_tensor* target, ggml_tensor* write);
+  /// `tensor`, computed again only in runs whose inputs differ, as far as it depends on them, from the run before.
+  ggml_tensor* keep(ggml_tensor* tensor);
 
   /// A result of `rank` dimensions; rank 4 is an image and is returned as NCHW.
   void output(const std::string& name, ggml_tensor* tensor, int rank);
@@ -60,21 +66,32 @@ class Graph {
     std::vector<int64_t> shape;
   };
 
+  /// Nodes that run together, in memory of their own.
+  struct Part {
+    ggml_cgraph* graph = nullptr;
+    ggml_gallocr_ptr allocator;
+  };
+
   ggml_tensor* new_leaf(const std::string& name, ggml_type type, const std::vector<int64_t>& ne);
+  void check_nodes(const Part& part) const;
   void allocate_leaves();
-  void allocate_nodes();
+  void allocate_nodes(Part& part);
+  bool kept_is_valid(const HostTensors& inputs) const;
+  void compute(const Part& part, const std::atomic<bool>* cancel);
 
   Device& device_;
   std::map<std::string, std::pair<std::vector<int64_t>, bool>> shapes_;  // of the inputs; true: int32
   std::set<std::string> taps_;                                          // not yet found
   ggml_context_ptr context_;
   ggml_context_ptr leaf_context_;  // inputs and indices keep their memory between runs, apart from the nodes'
-  ggml_cgraph* graph_ = nullptr;
+  std::unique_ptr<KernelNodes> kernels_;
+  Part every_run_, kept_;
+  HostTensors kept_inputs_;  // what the values of `kept_` were computed from; empty: nothing yet
   std::map<std::string, ggml_tensor*> inputs_;
   std::map<std::string, std::pair<ggml_tensor*, std::vector<int32_t>>> indices_;
   std::map<std::string, Output> outputs_;
+  size_t leaf_count_ = 0;
   ggml_backend_buffer_ptr leaf_buffer_;
-  ggml_gallocr_ptr allocator_;
   uint64_t compute_bytes_ = 0;
 };
 

@@ -54,6 +54,7 @@ ggml_tensor* WeightStore::ask(const std::string& name, const std::vector<int64_t
   weight.tensor =
       ggml_new_tensor(context_.get(), to_ggml_type(weight.source.target), static_cast<int>(ne.size()), ne.data());
   ggml_set_name(weight.tensor, name.c_str());
+  is_f32_ = is_f32_ && weight.source.target == Type::f32;
   specs_.push_back({name, shape});
   bytes_ += ggml_nbytes(weight.tensor);
   return weight.tensor;

@@ -40,6 +40,8 @@ class WeightStore {
   };
   const std::vector<Spec>& specs() const { return specs_; }
   uint64_t bytes() const { return bytes_; }
+  /// Whether every weight is float32 in memory.
+  bool is_f32() const { return is_f32_; }
 
  private:
   friend class Weights;
@@ -61,6 +63,7 @@ class WeightStore {
   std::map<std::string, Weight> weights_;
   std::vector<Spec> specs_;
   uint64_t bytes_ = 0;
+  bool is_f32_ = true;
   std::vector<std::shared_ptr<const std::byte>> mappings_;
   ggml_context_ptr context_;
   std::vector<ggml_backend_buffer_ptr> buffers_;  // freed before the mappings they point into

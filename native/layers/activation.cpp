@@ -16,6 +16,7 @@ Activation activation_from(const Config& config, const std::string& key, const s
 ggml_tensor* activate(Graph& g, Activation activation, ggml_tensor* x) {
   ggml_context* c = g.context();
   switch (activation) {
+    case Activation::none: return x;
     case Activation::silu: return ggml_silu(c, x);
     case Activation::gelu: return ggml_gelu_erf(c, x);
     // x sigmoid(a x) = silu(a x) / a; ggml_gelu_quick looks its values up in a float16 table on the CPU.

@@ -8,8 +8,6 @@
 
 namespace kandinsky {
 
-enum class Activation { silu, gelu, quick_gelu };
-
 /// Reads config[key]: "silu"/"swish", "gelu" (exact, with erf: not the tanh approximation) or "quick_gelu"
 /// (x * sigmoid(1.702 x)). Throws unsupported_model for anything else.
 Activation activation_from(const Config& config, const std::string& key, const std::string& fallback);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "layers/prepare.h"
 
 namespace kandinsky {
 
@@ -13,6 +14,8 @@ namespace {
 // of parts is limited because Model::max_nodes counts on it.
 constexpr int64_t part_bytes = 128 << 20;
 constexpr int64_t max_parts = 32;
+
+float attention_scale(int64_t head_dim) { return 1 / std::sqrt(static_cast<float>(head_dim)); }
 
 /// {C, tokens, B} as {head width, tokens, heads, B}.
 ggml_tensor* split_heads(ggml_context* c, ggml_tensor* x, int64_t heads) {
@@ -41,12 +44,43 @@ ggml_tensor* flash_attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_tens
   return ggml_reshape_3d(c, y, y->ne[0] * y->ne[1], y->ne[2], y->ne[3]);
 }
 
-}  // namespace
+ggml_tensor* attention_node(Graph& g, ggml_tensor* q, const KeysValues& own, int64_t heads, ggml_tensor* mask,
+                            const KeysValues& added) {
+  KernelNodes& nodes = *g.kernels();
+  AttentionArgs args{};
+  args.q_stride = args.dst_stride = q->ne[0];
+  args.kv_stride = own.k->ne[0];
+  args.batch = static_cast<int>(q->ne[2]);
+  args.heads = static_cast<int>(heads);
+  args.head_dim = static_cast<int>(q->ne[0] / heads);
+  args.queries = static_cast<int>(q->ne[1]);
+  args.tokens = static_cast<int>(own.k->ne[1]);
+  if (added.k) {
+    args.added_stride = added.k->ne[0];
+    args.added_tokens = static_cast<int>(added.k->ne[1]);
+  }
+  args.scale = attention_scale(args.head_dim);
+  if (mask && mask->ne[3] > 1) args.mask_stride = mask->ne[0] * mask->ne[1];
+  const auto data = [](const ggml_tensor* tensor) { return tensor ? tensor->data : nullptr; };
+  return nodes.add<AttentionArgs>(g.context(), nodes.kernels().attention, args,
+                                  {nodes.act_type(), {q->ne[0], q->ne[1], q->ne[2], 1}},
+                                  {q, own.k, own.v, added.k, added.v, mask}, [=](AttentionArgs& a, ggml_tensor* y) {
+                                    a.q = data(q);
+                                    a.k = data(own.k);
+                                    a.v = data(own.v);
+                                    a.added_k = data(added.k);
+                                    a.added_v = data(added.v);
+                                    a.mask = static_cast<const float*>(data(mask));
+                                    a.dst = y->data;
+                                  });
+}
 
-ggml_tensor* attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, int64_t heads, ggml_tensor* mask) {
+/// Of ggml's own operations.
+ggml_tensor* composed_attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, int64_t heads,
+                                ggml_tensor* mask) {
   ggml_context* c = g.context();
   const int64_t queries = q->ne[1], keys = k->ne[1], batch = q->ne[2];
-  const float scale = 1 / std::sqrt(static_cast<float>(q->ne[0] / heads));
+  const float scale = attention_scale(q->ne[0] / heads);
   q = split_heads(c, q, heads);
   k = split_heads(c, k, heads);
   v = split_heads(c, v, heads);
@@ -79,6 +113,19 @@ ggml_tensor* attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v,
   return result;
 }
 
+}  // namespace
+
+bool attention_takes_operands(const Graph& g, int64_t head_dim) { return g.kernels() && head_dim % 2 == 0; }
+
+ggml_tensor* attention(Graph& g, ggml_tensor* q, const KeysValues& own, int64_t heads, ggml_tensor* mask,
+                       const KeysValues& added) {
+  if (attention_takes_operands(g, q->ne[0] / heads)) return attention_node(g, q, own, heads, mask, added);
+  ggml_context* c = g.context();
+  ggml_tensor* k = added.k ? ggml_concat(c, added.k, own.k, 1) : own.k;
+  ggml_tensor* v = added.v ? ggml_concat(c, added.v, own.v, 1) : own.v;
+  return composed_attention(g, q, k, v, heads, mask);
+}
+
 Attention::Attention(const Weights& w, const Names& names, int64_t channels, int64_t heads)
     : to_q(w[names.q], channels, channels),
       to_k(w[names.k], channels, channels),
@@ -91,16 +138,13 @@ Attention::Attention(const Weights& w, const Names& names, int64_t channels, int
   }
 }
 
-ggml_tensor* Attention::forward(Graph& g, ggml_tensor* x, ggml_tensor* mask, const Extra& extra) const {
-  ggml_context* c = g.context();
-  ggml_tensor* q = to_q.forward(g, x);
-  ggml_tensor* k = to_k.forward(g, x);
-  ggml_tensor* v = to_v.forward(g, x);
-  if (extra.k) {
-    k = ggml_concat(c, extra.k, k, 1);
-    v = ggml_concat(c, extra.v, v, 1);
-  }
-  return to_out.forward(g, kandinsky::attention(g, q, k, v, heads, mask));
+ggml_tensor* Attention::forward(Graph& g, ggml_tensor* x, ggml_tensor* mask, const KeysValues& added,
+                                ggml_tensor* residual) const {
+  const Epilogue epilogue{Activation::none, nullptr, attention_takes_operands(g, to_q.weight->ne[1] / heads)};
+  x = operand(g, x);
+  ggml_tensor* q = to_q.forward(g, x, epilogue);
+  const KeysValues own{to_k.forward(g, x, epilogue), to_v.forward(g, x, epilogue)};
+  return to_out.forward(g, kandinsky::attention(g, q, own, heads, mask, added), {Activation::none, residual, false});
 }
 
 ImageAttention::ImageAttention(const Weights& w, int64_t channels, const Options& options)
@@ -114,12 +158,19 @@ ImageAttention::ImageAttention(const Weights& w, int64_t channels, const Options
 
 ggml_tensor* ImageAttention::forward(Graph& g, ggml_tensor* x, ggml_tensor* context, ggml_tensor* zq) const {
   ggml_context* c = g.context();
-  ggml_tensor* tokens = norm.forward(g, x, zq, {});
-  tokens = ggml_reshape_3d(c, tokens, x->ne[0], x->ne[1] * x->ne[2], x->ne[3]);
-  Attention::Extra extra;
-  if (has_context) extra = {add_k_proj.forward(g, context), add_v_proj.forward(g, context)};
-  ggml_tensor* y = attention.forward(g, tokens, nullptr, extra);
-  return ggml_add(c, ggml_reshape_4d(c, y, x->ne[0], x->ne[1], x->ne[2], x->ne[3]), x);
+  ImageInput input(x);
+  input.norm = &norm;
+  input.zq = zq;
+  const auto as_tokens = [&](ggml_tensor* image) {
+    return ggml_reshape_3d(c, image, image->ne[0], image->ne[1] * image->ne[2], image->ne[3]);
+  };
+  KeysValues added;
+  if (has_context) {
+    const Epilogue epilogue{Activation::none, nullptr, attention_takes_operands(g, x->ne[0] / attention.heads)};
+    added = {g.keep(add_k_proj.forward(g, context, epilogue)), g.keep(add_v_proj.forward(g, context, epilogue))};
+  }
+  ggml_tensor* y = attention.forward(g, as_tokens(image_operand(g, input, 0)), nullptr, added, as_tokens(x));
+  return ggml_reshape_4d(c, y, x->ne[0], x->ne[1], x->ne[2], x->ne[3]);
 }
 
 }  // namespace kandinsky

@@ -6,9 +6,18 @@
 
 namespace kandinsky {
 
-/// softmax(q kᵀ / sqrt(head width) + mask) v for each head. q: ne = {C, queries, B}; k, v: {C, keys, B};
-/// mask: null or float32 {keys, queries, 1, 1 or B}. Returns {C, queries, B}.
-ggml_tensor* attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, int64_t heads, ggml_tensor* mask);
+/// What attention looks at, ne = {C, tokens, B} each.
+struct KeysValues {
+  ggml_tensor* k = nullptr;
+  ggml_tensor* v = nullptr;
+};
+
+/// softmax(q kᵀ / sqrt(head width) + mask) v for each head. q: ne = {C, queries, B}; mask: null or float32
+/// {keys, queries, 1, 1 or B}; added: null, or keys and values in front of `own`. Returns {C, queries, B}.
+/// All are operands (layers/prepare.h) where attention_takes_operands().
+ggml_tensor* attention(Graph& g, ggml_tensor* q, const KeysValues& own, int64_t heads, ggml_tensor* mask,
+                       const KeysValues& added = {});
+bool attention_takes_operands(const Graph& g, int64_t head_dim);
 
 struct Attention {
   struct Names {
@@ -21,13 +30,9 @@ struct Attention {
   /// Throws unsupported_model unless `heads` divides `channels`.
   Attention(const Weights& w, const Names& names, int64_t channels, int64_t heads);
 
-  /// Keys and values that are put in front of x's own, ne = {C, more, B}.
-  struct Extra {
-    ggml_tensor* k = nullptr;
-    ggml_tensor* v = nullptr;
-  };
-  /// x: ne = {C, tokens, B}.
-  ggml_tensor* forward(Graph& g, ggml_tensor* x, ggml_tensor* mask, const Extra& extra) const;
+  /// residual + attention(x). x: ne = {C, tokens, B}, float32 or an operand; added: see attention().
+  ggml_tensor* forward(Graph& g, ggml_tensor* x, ggml_tensor* mask, const KeysValues& added,
+                       ggml_tensor* residual) const;
 
   Linear to_q, to_k, to_v, to_out;
   int64_t heads = 1;
@@ -45,7 +50,8 @@ struct ImageAttention {
   ImageAttention() = default;
   ImageAttention(const Weights& w, int64_t channels, const Options& options);
 
-  /// x: ne = {C, W, H, B}; context: {context_channels, tokens, B} or null; zq: see Norm2d.
+  /// x: ne = {C, W, H, B}; context: {context_channels, tokens, B}, an operand that stays the same from run to run, or
+  /// null; zq: see Norm2d.
   ggml_tensor* forward(Graph& g, ggml_tensor* x, ggml_tensor* context, ggml_tensor* zq) const;
 
   Norm2d norm;

@@ -83,10 +83,54 @@ ggml_tensor* convolve(Graph& g, ggml_tensor* weight, ggml_tensor* x, const Geome
   return ggml_reshape_2d(c, result, result->ne[0] / s.out_width, s.out_width * lines);
 }
 
+/// The kernels read pixels beside the image from a border that the pass before them writes, at most one pixel wide.
+ggml_tensor* convolution_node(Graph& g, const Conv2d& conv, const ImageInput& input, ggml_tensor* residual) {
+  KernelNodes& nodes = *g.kernels();
+  const int border = std::max(conv.options.padding_before, conv.options.padding_after);
+  ggml_tensor* x = image_operand(g, input, border);
+  if (conv.kernel == 1 && conv.options.stride == 1 && border == 0) {
+    Epilogue epilogue;
+    epilogue.residual = residual;
+    return product_node(g, conv.weight, conv.bias, x, epilogue);
+  }
+  const auto out_size = [&](int64_t bordered) {
+    const int64_t unused = 2 * border - conv.options.padding_before - conv.options.padding_after;
+    return (bordered - unused - conv.kernel) / conv.options.stride + 1;
+  };
+  const int64_t width = out_size(x->ne[1]), height = out_size(x->ne[2]);
+  const int64_t out = conv.weight->ne[1];
+  Algorithm algorithm = Algorithm::direct;
+  if (conv.kernel == 3 && conv.options.stride == 1) {
+    algorithm = choose_algorithm(static_cast<int>(height), static_cast<int>(width),
+                                 static_cast<int>(input.image.channels()), nodes.packs_weights());
+  }
+  ConvArgs args{};
+  args.batch = static_cast<int>(x->ne[3]);
+  args.src_height = static_cast<int>(x->ne[2]);
+  args.src_width = static_cast<int>(x->ne[1]);
+  args.height = static_cast<int>(height);
+  args.width = static_cast<int>(width);
+  args.kernel = conv.kernel;
+  args.stride = conv.options.stride;
+  args.origin = border - conv.options.padding_before;
+  args.weights = nodes.weights(conv.weight, conv.kernel * conv.kernel, algorithm);
+  args.bias = conv.bias ? static_cast<const float*>(conv.bias->data) : nullptr;
+  return nodes.add<ConvArgs>(g.context(), nodes.kernels().conv, args, {GGML_TYPE_F32, {out, width, height, x->ne[3]}},
+                             {x, residual}, [x, residual](ConvArgs& a, ggml_tensor* y) {
+                               a.src = x->data;
+                               a.residual = residual ? static_cast<const float*>(residual->data) : nullptr;
+                               a.dst = static_cast<float*>(y->data);
+                             });
+}
+
 }  // namespace
 
-ggml_tensor* Conv2d::forward(Graph& g, ggml_tensor* x) const {
+ggml_tensor* Conv2d::forward(Graph& g, const ImageInput& input, ggml_tensor* residual) const {
+  if (g.kernels() && std::max(options.padding_before, options.padding_after) <= 1) {
+    return convolution_node(g, *this, input, residual);
+  }
   ggml_context* c = g.context();
+  ggml_tensor* x = image_of(g, input);
   const int padding = options.padding_before + options.padding_after;
   const Geometry s{x->ne[1],
                    x->ne[2],
@@ -100,7 +144,8 @@ ggml_tensor* Conv2d::forward(Graph& g, ggml_tensor* x) const {
   ggml_tensor* y = is_pointwise ? matrix_product(g, weight, ggml_reshape_2d(c, x, x->ne[0], ggml_nrows(x)))
                                 : convolve(g, weight, x, s);
   if (bias) y = ggml_add(c, y, bias);
-  return ggml_reshape_4d(c, y, y->ne[0], s.out_width, s.out_height, s.batch);
+  y = ggml_reshape_4d(c, y, y->ne[0], s.out_width, s.out_height, s.batch);
+  return residual ? ggml_add(c, y, residual) : y;
 }
 
 }  // namespace kandinsky

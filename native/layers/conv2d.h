@@ -3,6 +3,7 @@
 
 #include "core/graph.h"
 #include "core/weights.h"
+#include "layers/prepare.h"
 
 namespace kandinsky {
 
@@ -26,7 +27,8 @@ struct Conv2d {
       : Conv2d(w, in, out, kernel, {1, (kernel - 1) / 2, (kernel - 1) / 2, true}) {}
 
   /// x: ne = {in, W, H, B}, contiguous; returns {out, W', H', B} with W' = (W + padding - kernel) / stride + 1.
-  ggml_tensor* forward(Graph& g, ggml_tensor* x) const;
+  /// residual: null, or added to the result.
+  ggml_tensor* forward(Graph& g, const ImageInput& x, ggml_tensor* residual = nullptr) const;
 
   ggml_tensor* weight = nullptr;  // ne = {kernel * kernel * in, out}, see core/types.h
   ggml_tensor* bias = nullptr;

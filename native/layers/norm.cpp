@@ -5,8 +5,25 @@
 
 namespace kandinsky {
 
-ggml_tensor* LayerNorm::forward(Graph& g, ggml_tensor* x) const {
+ggml_tensor* LayerNorm::forward(Graph& g, ggml_tensor* x, bool is_operand) const {
   ggml_context* c = g.context();
+  if (KernelNodes* nodes = g.kernels()) {
+    LayerNormArgs args{};
+    args.rows = static_cast<int>(ggml_nrows(x));
+    args.features = static_cast<int>(x->ne[0]);
+    args.eps = eps;
+    args.gamma = static_cast<const float*>(weight->data);
+    args.beta = static_cast<const float*>(bias->data);
+    args.f32_dst = !is_operand;
+    const int64_t width = is_operand ? even(args.features) : args.features;
+    return nodes->add<LayerNormArgs>(
+        c, nodes->kernels().layer_norm, args,
+        {is_operand ? nodes->act_type() : GGML_TYPE_F32, {width, x->ne[1], x->ne[2], x->ne[3]}}, {x},
+        [x](LayerNormArgs& a, ggml_tensor* y) {
+          a.src = static_cast<const float*>(x->data);
+          a.dst = y->data;
+        });
+  }
   return ggml_add(c, ggml_mul(c, ggml_norm(c, x, eps), weight), bias);
 }
 

@@ -11,7 +11,8 @@ struct LayerNorm {
   LayerNorm(const Weights& w, int64_t channels, float eps)
       : weight(w["weight"].get({channels})), bias(w["bias"].get({channels})), eps(eps) {}
 
-  ggml_tensor* forward(Graph& g, ggml_tensor* x) const;
+  /// `is_operand`: only products will read the result (layers/prepare.h).
+  ggml_tensor* forward(Graph& g, ggml_tensor* x, bool is_operand = false) const;
 
   ggml_tensor* weight = nullptr;
   ggml_tensor* bias = nullptr;
@@ -52,6 +53,7 @@ struct Norm2d {
   Norm2d() = default;
   Norm2d(const Weights& w, int64_t channels, const Options& options);
 
+  /// Of ggml's own operations; with the CPU kernels it is part of a pass (layers/prepare.h).
   /// `zq`: ne = {zq_channels, w, h, B}; W and H are whole multiples of w and h. Ignored by GroupNorm.
   ggml_tensor* forward(Graph& g, ggml_tensor* x, ggml_tensor* zq, const GroupNorm::Then& then) const;
 

@@ -1,7 +1,5 @@
 #include "layers/resnet.h"
 
-#include "layers/resample.h"
-
 namespace kandinsky {
 
 ResnetBlock2D::ResnetBlock2D(const Weights& w, int64_t in, int64_t out, const Options& options)
@@ -14,29 +12,18 @@ ResnetBlock2D::ResnetBlock2D(const Weights& w, int64_t in, int64_t out, const Op
   if (in != out) conv_shortcut = Conv2d(w["conv_shortcut"], in, out, 1);
 }
 
-ggml_tensor* ResnetBlock2D::forward(Graph& g, ggml_tensor* x, ggml_tensor* silu_temb, ggml_tensor* zq) const {
-  ggml_context* c = g.context();
-  GroupNorm::Then then;
-  then.silu = true;
-  ggml_tensor* y = norm1.forward(g, x, zq, then);
-  if (resample == Resample::up) {
-    y = nearest_resize(g, y, 2 * x->ne[1], 2 * x->ne[2]);
-    x = nearest_resize(g, x, 2 * x->ne[1], 2 * x->ne[2]);
-  } else if (resample == Resample::down) {
-    y = average_pool_2x2(g, y);
-    x = average_pool_2x2(g, x);
-  }
-  y = conv1.forward(g, y);
-  if (time_emb_proj) {
-    ggml_tensor* scale_shift = time_emb_proj->forward(g, silu_temb);
-    const int64_t out = y->ne[0], batch = y->ne[3];
-    const size_t stride = scale_shift->nb[1];
-    then.scale = ggml_cont(c, ggml_view_4d(c, scale_shift, out, 1, 1, batch, stride, stride, stride, 0));
-    then.shift =
-        ggml_cont(c, ggml_view_4d(c, scale_shift, out, 1, 1, batch, stride, stride, stride, out * sizeof(float)));
-  }
-  y = conv2.forward(g, norm2.forward(g, y, zq, then));
-  return ggml_add(c, y, conv_shortcut ? conv_shortcut->forward(g, x) : x);
+ggml_tensor* ResnetBlock2D::forward(Graph& g, const Image& x, ggml_tensor* silu_temb, ggml_tensor* zq) const {
+  ImageInput first(x), shortcut(x);
+  first.norm = &norm1;
+  first.zq = zq;
+  first.silu = true;
+  first.resample = shortcut.resample = resample;
+  ImageInput second(conv1.forward(g, first));
+  second.norm = &norm2;
+  second.zq = zq;
+  second.silu = true;
+  if (time_emb_proj) second.scale_shift = time_emb_proj->forward(g, silu_temb);
+  return conv2.forward(g, second, conv_shortcut ? conv_shortcut->forward(g, shortcut) : image_of(g, shortcut));
 }
 
 }  // namespace kandinsky

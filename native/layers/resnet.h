@@ -9,7 +9,6 @@
 namespace kandinsky {
 
 struct ResnetBlock2D {
-  enum class Resample { none, up, down };
   struct Options {
     Norm2d::Options norm;
     int64_t temb_channels = 0;  // > 0: the time embedding scales and shifts after norm2 ("scale_shift")
@@ -18,8 +17,8 @@ struct ResnetBlock2D {
 
   ResnetBlock2D(const Weights& w, int64_t in, int64_t out, const Options& options);
 
-  /// x: ne = {in, W, H, B}; silu_temb: SiLU(time embedding) {temb_channels, B} or null; zq: see Norm2d.
-  ggml_tensor* forward(Graph& g, ggml_tensor* x, ggml_tensor* silu_temb, ggml_tensor* zq) const;
+  /// x: `in` channels; silu_temb: SiLU(time embedding) {temb_channels, B}, an operand, or null; zq: see Norm2d.
+  ggml_tensor* forward(Graph& g, const Image& x, ggml_tensor* silu_temb, ggml_tensor* zq) const;
 
   Norm2d norm1, norm2;
   Conv2d conv1, conv2;

@@ -21,7 +21,7 @@ struct TimestepEmbedding {
       : linear_1(w["linear_1"], in, hidden), linear_2(w["linear_2"], hidden, out), activation(activation) {}
 
   ggml_tensor* forward(Graph& g, ggml_tensor* sinusoids) const {
-    return linear_2.forward(g, activate(g, activation, linear_1.forward(g, sinusoids)));
+    return linear_2.forward(g, linear_1.forward(g, sinusoids, {activation, nullptr, true}));
   }
 
   Linear linear_1, linear_2;

@@ -11,9 +11,9 @@ TransformerBlock::TransformerBlock(const Weights& w, const Names& names, const O
       activation(options.activation) {}
 
 ggml_tensor* TransformerBlock::forward(Graph& g, ggml_tensor* x, ggml_tensor* mask) const {
-  ggml_context* c = g.context();
-  x = ggml_add(c, x, attention.forward(g, norm1.forward(g, x), mask, {}));
-  return ggml_add(c, x, fc2.forward(g, activate(g, activation, fc1.forward(g, norm2.forward(g, x)))));
+  x = attention.forward(g, norm1.forward(g, x, true), mask, {}, x);
+  ggml_tensor* hidden = fc1.forward(g, norm2.forward(g, x, true), {activation, nullptr, true});
+  return fc2.forward(g, hidden, {Activation::none, x, false});
 }
 
 }  // namespace kandinsky

@@ -10,7 +10,6 @@
 // - One attention head as wide as the image has channels.
 #include "core/error.h"
 #include "layers/attention.h"
-#include "layers/resample.h"
 #include "layers/resnet.h"
 #include "models/config_checks.h"
 #include "models/inputs.h"
@@ -70,7 +69,7 @@ Block load_block(const Weights& w, int64_t in, int64_t out, int64_t count, int64
                  const Norm2d::Options& norm) {
   Block block;
   for (int64_t j = 0; j < count; ++j) {
-    block.resnets.push_back({w["resnets"][j], j == 0 ? in : out, out, {norm, 0, ResnetBlock2D::Resample::none}});
+    block.resnets.push_back({w["resnets"][j], j == 0 ? in : out, out, {norm, 0, Resample::none}});
     if (j < attention_count) block.attentions.push_back({w["attentions"][j], out, {1, 0, norm}});
   }
   return block;
@@ -174,9 +173,11 @@ HostTensors VQModel::prepare(const std::string& method, const HostTensors& input
 }
 
 ggml_tensor* out_layers(Graph& g, const Coder& coder, ggml_tensor* x, ggml_tensor* zq) {
-  GroupNorm::Then then;
-  then.silu = true;
-  return coder.conv_out.forward(g, coder.conv_norm_out.forward(g, x, zq, then));
+  ImageInput input(x);
+  input.norm = &coder.conv_norm_out;
+  input.zq = zq;
+  input.silu = true;
+  return coder.conv_out.forward(g, input);
 }
 
 void VQModel::build_encode(Graph& g) const {
@@ -199,7 +200,9 @@ void VQModel::build_decode(Graph& g) const {
   for (size_t i = 0; i < decoder_.blocks.size(); ++i) {
     x = decoder_.blocks[i].forward(g, x, latents);
     if (decoder_.blocks[i].sampler) {
-      x = decoder_.blocks[i].sampler->forward(g, nearest_resize(g, x, 2 * x->ne[1], 2 * x->ne[2]));
+      ImageInput enlarged(x);
+      enlarged.resample = Resample::nearest_2x;
+      x = decoder_.blocks[i].sampler->forward(g, enlarged);
     }
     g.tap("decoder.up_blocks." + std::to_string(i), x, 4);
   }

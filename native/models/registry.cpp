@@ -84,13 +84,19 @@ class LoadedNetwork : public Network {
     graph_.reset();  // first: two graphs may not fit
     // A weight takes part in at most the pieces of one convolution or attention and what surrounds them.
     const size_t max_nodes = 1024 + 320 * weights_.specs().size();
-    auto graph = std::make_unique<Graph>(device_, inputs, taps, max_nodes);
+    auto graph = std::make_unique<Graph>(device_, inputs, taps, max_nodes, kernel_nodes());
     model_->build(method, *graph);
     graph->finish();
     compute_bytes_ = std::max(compute_bytes_, graph->compute_bytes());
     graph_key_ = key;
     graph_ = std::move(graph);
     return *graph_;
+  }
+
+  /// A network whose matrices are all float32 is computed in float32, whatever else the processor offers.
+  std::unique_ptr<KernelNodes> kernel_nodes() const {
+    if (!device_.is_cpu()) return nullptr;
+    return std::make_unique<KernelNodes>(cpu_kernels(weights_.is_f32()), device_.threads(), nullptr);
   }
 
   std::string component_;

@@ -124,7 +124,7 @@ class UNet2DConditionModel : public Model {
 
  private:
   ResnetBlock2D resnet(const Weights& w, int64_t in, int64_t out,
-                       ResnetBlock2D::Resample resample = ResnetBlock2D::Resample::none) const {
+                       Resample resample = Resample::none) const {
     return {w, in, out, {{config_.groups, config_.eps, 0}, config_.time_embed_dim, resample}};
   }
   ImageAttention attention(const Weights& w, int64_t channels, int64_t head_dim, int64_t context_dim) const {
@@ -142,12 +142,12 @@ class UNet2DConditionModel : public Model {
 
   ggml_tensor* time_embedding(Graph& g) const;
   ggml_tensor* conditioning_tokens(Graph& g) const;
-  ggml_tensor* input_image(Graph& g) const;
+  Image input_image(Graph& g) const;
 
   Config raw_config_;
   UNetConfig config_;
   Conv2d conv_in_, conv_out_;
-  GroupNorm conv_norm_out_;
+  Norm2d conv_norm_out_;
   TimestepEmbedding time_embedding_;
   Linear image_proj_, text_proj_;  // add_embedding
   LayerNorm embedding_norm_;       // of the text half in 2.1, of the image in 2.2
@@ -163,7 +163,7 @@ UNet2DConditionModel::UNet2DConditionModel(const Config& config, const Weights& 
       config_(read_config(config)),
       conv_in_(w["conv_in"], config_.in_channels, config_.channels[0], config_.conv_in_kernel),
       conv_out_(w["conv_out"], config_.channels[0], config_.out_channels, config_.conv_out_kernel),
-      conv_norm_out_(w["conv_norm_out"], config_.channels[0], config_.groups, config_.eps),
+      conv_norm_out_(w["conv_norm_out"], config_.channels[0], {config_.groups, config_.eps, 0}),
       time_embedding_(w["time_embedding"], config_.channels[0], config_.time_embed_dim, config_.time_embed_dim,
                       Activation::silu) {
   load_conditioning(w);
@@ -207,7 +207,7 @@ void UNet2DConditionModel::load_down(const Weights& w) {
       block.attentions.push_back(attention(w[i]["attentions"][j], out, config_.head_dims[i], config_.context_dims[i]));
     }
     if (i + 1 < config_.channels.size()) {
-      block.samplers.push_back(resnet(w[i]["downsamplers"][0], out, out, ResnetBlock2D::Resample::down));
+      block.samplers.push_back(resnet(w[i]["downsamplers"][0], out, out, Resample::avg_pool_2x2));
     }
     down_.push_back(std::move(block));
     in = out;
@@ -238,7 +238,7 @@ void UNet2DConditionModel::load_up(const Weights& w) {
       block.attentions.push_back(
           attention(w[i]["attentions"][j], out, config_.head_dims[i], config_.context_dims[levels - 1 - i]));
     }
-    if (i + 1 < levels) block.samplers.push_back(resnet(w[i]["upsamplers"][0], out, out, ResnetBlock2D::Resample::up));
+    if (i + 1 < levels) block.samplers.push_back(resnet(w[i]["upsamplers"][0], out, out, Resample::nearest_2x));
     up_.push_back(std::move(block));
     previous = out;
   }
@@ -275,7 +275,7 @@ HostTensors UNet2DConditionModel::prepare(const std::string&, const HostTensors&
   return prepared;
 }
 
-/// SiLU of the sum of time and image embedding, ne = {time_embed_dim, B}.
+/// SiLU of the sum of time and image embedding, an operand of {time_embed_dim, B}.
 ggml_tensor* UNet2DConditionModel::time_embedding(Graph& g) const {
   ggml_context* c = g.context();
   ggml_tensor* time = time_embedding_.forward(g, g.input("sinusoids"));
@@ -287,11 +287,12 @@ ggml_tensor* UNet2DConditionModel::time_embedding(Graph& g) const {
   } else {
     added = embedding_norm_.forward(g, added);
   }
+  added = g.keep(added);
   g.tap("add_embedding", added, 2);
-  return ggml_silu(c, ggml_add(c, time, added));
+  return operand(g, ggml_add(c, time, added), true);
 }
 
-/// What the attentions see beside the image, ne = {cross_attention_dim, tokens, B}.
+/// What the attentions see beside the image, an operand of {cross_attention_dim, tokens, B}. The same in every step.
 ggml_tensor* UNet2DConditionModel::conditioning_tokens(Graph& g) const {
   ggml_context* c = g.context();
   const int64_t context = config_.context_dims[0];
@@ -302,18 +303,21 @@ ggml_tensor* UNet2DConditionModel::conditioning_tokens(Graph& g) const {
   } else {
     tokens = token_norm_.forward(g, tokens);
   }
-  g.tap("encoder_hid_proj", tokens, 3);
-  return tokens;
+  g.tap("encoder_hid_proj", g.keep(tokens), 3);
+  return operand(g, tokens);
 }
 
 /// The latents, with ControlNet followed by the features of the hint.
-ggml_tensor* UNet2DConditionModel::input_image(Graph& g) const {
-  ggml_context* c = g.context();
+Image UNet2DConditionModel::input_image(Graph& g) const {
   ggml_tensor* sample = g.image_input("sample");
   if (!config_.has_hint) return sample;
   ggml_tensor* hint = g.image_input("hint");
-  for (size_t i = 0; i < hint_convs_.size(); ++i) hint = hint_convs_[i].forward(g, i == 0 ? hint : ggml_silu(c, hint));
-  return ggml_concat(c, sample, hint, 0);
+  for (size_t i = 0; i < hint_convs_.size(); ++i) {
+    ImageInput input(hint);
+    input.silu = i > 0;
+    hint = hint_convs_[i].forward(g, input);
+  }
+  return side_by_side(g, sample, g.keep(hint));
 }
 
 void UNet2DConditionModel::build(const std::string&, Graph& g) const {
@@ -343,18 +347,18 @@ void UNet2DConditionModel::build(const std::string&, Graph& g) const {
 
   for (size_t i = 0; i < up_.size(); ++i) {
     for (size_t j = 0; j < up_[i].resnets.size(); ++j) {
-      x = ggml_concat(g.context(), x, skips.back(), 0);
+      x = up_[i].resnets[j].forward(g, side_by_side(g, x, skips.back()), silu_temb, nullptr);
       skips.pop_back();
-      x = up_[i].resnets[j].forward(g, x, silu_temb, nullptr);
       if (!up_[i].attentions.empty()) x = up_[i].attentions[j].forward(g, x, context, nullptr);
     }
     for (const ResnetBlock2D& sampler : up_[i].samplers) x = sampler.forward(g, x, silu_temb, nullptr);
     g.tap("up_blocks." + std::to_string(i), x, 4);
   }
 
-  GroupNorm::Then then;
-  then.silu = true;
-  g.output("sample", conv_out_.forward(g, conv_norm_out_.forward(g, x, then)), 4);
+  ImageInput last(x);
+  last.norm = &conv_norm_out_;
+  last.silu = true;
+  g.output("sample", conv_out_.forward(g, last), 4);
 }
 
 }  // namespace

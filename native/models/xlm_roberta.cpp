@@ -43,9 +43,9 @@ struct PostNormBlock {
         activation(options.activation) {}
 
   ggml_tensor* forward(Graph& g, ggml_tensor* x, ggml_tensor* mask) const {
-    ggml_context* c = g.context();
-    x = attention_norm.forward(g, ggml_add(c, x, attention.forward(g, x, mask, {})));
-    return output_norm.forward(g, ggml_add(c, x, output.forward(g, activate(g, activation, intermediate.forward(g, x)))));
+    x = attention_norm.forward(g, attention.forward(g, x, mask, {}, x));
+    ggml_tensor* hidden = intermediate.forward(g, x, {activation, nullptr, true});
+    return output_norm.forward(g, output.forward(g, hidden, {Activation::none, x, false}));
   }
 
   Attention attention;

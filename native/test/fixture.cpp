@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "test/check.h"
+#include "kernels/cpu/kernels.h"
 
 namespace kandinsky::test {
 
@@ -237,6 +238,12 @@ double largest_value(const HostTensor& a) {
   double largest = 0;
   for (const float value : a.f32) largest = std::max(largest, std::fabs(static_cast<double>(value)));
   return largest;
+}
+
+double allowed_difference(const HostTensor& recorded, double tolerance) {
+  const CpuKernels& kernels = cpu_kernels(true);
+  const bool is_exact = kernels.act_type == NumberType::f32 && kernels.weight_type == NumberType::f32;
+  return is_exact ? tolerance : std::max(tolerance, 0.06 * largest_value(recorded));
 }
 
 double relative_error(const HostTensor& a, const HostTensor& b) {

@@ -39,7 +39,8 @@ void check_call(const std::string& checkpoint, const std::string& call, double t
   const HostTensors inputs{{"pixel_values", tensors.at(call + "/pixel_values")}};
   for (const auto& [name, tensor] : load(read_dpt(checkpoint))->run("forward", inputs, options)) {
     const HostTensor& expected = tensors.at(prefix + name);
-    const double difference = largest_difference(tensor, expected), allowed = tolerance * largest_value(expected);
+    const double difference = largest_difference(tensor, expected);
+    const double allowed = allowed_difference(expected, tolerance * largest_value(expected));
     CHECK_MESSAGE(difference <= allowed, prefix + name + " " + shape_text(tensor.shape) + " differs by " +
                                              std::to_string(difference) + ", allowed is " + std::to_string(allowed));
   }

@@ -248,7 +248,7 @@ TEST(attention_matches_plain_loops) {
   for (const int64_t heads : {1, 3, 4}) {
     for (const bool is_masked : {false, true}) {
       const HostTensor y = LayerRun({}).run({{"q", q}, {"k", k}, {"v", v}, {"mask", mask}}, 3, [&](Graph& g) {
-        return attention(g, g.input("q"), g.input("k"), g.input("v"), heads, is_masked ? g.input("mask") : nullptr);
+        return attention(g, g.input("q"), {g.input("k"), g.input("v")}, heads, is_masked ? g.input("mask") : nullptr);
       });
       const double error = relative_error(y, naive_attention(q, k, v, heads, is_masked ? &mask : nullptr));
       CHECK_MESSAGE(error < 1e-6, std::to_string(heads) + " heads: relative error " + std::to_string(error));
@@ -261,7 +261,7 @@ TEST(attention_in_parts_matches_plain_loops) {
   const HostTensor q = random_tensor({1, 6000, 4}, 1), k = random_tensor({1, 6000, 4}, 2);
   const HostTensor v = random_tensor({1, 6000, 4}, 3);
   const HostTensor y = LayerRun({}).run({{"q", q}, {"k", k}, {"v", v}}, 3, [&](Graph& g) {
-    return attention(g, g.input("q"), g.input("k"), g.input("v"), 1, nullptr);
+    return attention(g, g.input("q"), {g.input("k"), g.input("v")}, 1, nullptr);
   });
   CHECK(relative_error(y, naive_attention(q, k, v, 1, nullptr)) < 1e-5);
 }

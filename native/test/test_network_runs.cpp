@@ -63,12 +63,12 @@ double error_with(Type type, const Trace& trace, const HostTensors& inputs, cons
 
 struct Bound {
   Type type;
-  double error;  // twice what was measured; networks this small average out less than real ones
+  double error;  // twice what was measured, with activations in bfloat16; real networks average out more
 };
 
 TEST(unet_with_small_weights_stays_near_diffusers) {
   const Trace trace = read_trace(unet_trace);
-  for (const Bound& bound : {Bound{Type::f16, 1e-3}, Bound{Type::bf16, 1e-2}, Bound{Type::q8_0, 3e-2},
+  for (const Bound& bound : {Bound{Type::f16, 1e-2}, Bound{Type::bf16, 1e-2}, Bound{Type::q8_0, 3e-2},
                              Bound{Type::q5_0, 0.17}, Bound{Type::q4_0, 0.35}}) {
     const double error = error_with(bound.type, trace, unet_inputs(), "sample", "output.output");
     CHECK_MESSAGE(error < bound.error,
@@ -83,7 +83,7 @@ TEST(prior_with_small_weights_stays_near_diffusers) {
     inputs[name] = trace.tensor(std::string("input.") + name);
   }
   inputs["timestep"].shape = {1};
-  for (const Bound& bound : {Bound{Type::f16, 1e-3}, Bound{Type::q8_0, 2e-2}, Bound{Type::q6_k, 6e-2},
+  for (const Bound& bound : {Bound{Type::f16, 1e-2}, Bound{Type::q8_0, 2e-2}, Bound{Type::q6_k, 6e-2},
                              Bound{Type::q5_k, 0.11}, Bound{Type::q4_k, 0.22}}) {
     const double error =
         error_with(bound.type, trace, inputs, "predicted_image_embedding", "output.predicted_image_embedding");

@@ -16,6 +16,7 @@ std::unique_ptr<Network> load(const Component& component, const LoadOptions& opt
 void check_close(const Trace& trace, const std::string& what, const HostTensor& actual, const HostTensor& expected,
                  double tolerance) {
   const double difference = largest_difference(actual, expected);
+  tolerance = allowed_difference(expected, tolerance);
   CHECK_MESSAGE(difference <= tolerance,
                 trace.name + ": " + what + " " + shape_text(actual.shape) + " differs by " +
                     std::to_string(difference) + ", allowed is " + std::to_string(tolerance));

@@ -20,6 +20,7 @@ HostTensors recorded_inputs(const Trace& trace) {
 
 void check_close(const std::string& what, const HostTensor& actual, const HostTensor& expected, double tolerance) {
   const double difference = largest_difference(actual, expected);
+  tolerance = allowed_difference(expected, tolerance);
   CHECK_MESSAGE(difference <= tolerance, what + " " + shape_text(actual.shape) + " differs by " +
                                              std::to_string(difference) + ", allowed is " + std::to_string(tolerance));
 }

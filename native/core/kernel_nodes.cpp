@@ -1,0 +1,38 @@
+#include "core/kernel_nodes.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace kandinsky {
+
+ggml_tensor* KernelNodes::add_node(ggml_context* c, const Result& result, std::vector<ggml_tensor*> sources,
+                                   ggml_custom_op_t run, void* userdata) {
+  sources.erase(std::remove(sources.begin(), sources.end(), nullptr), sources.end());
+  return ggml_custom_4d(c, result.type, result.ne[0], result.ne[1], result.ne[2], result.ne[3], sources.data(),
+                        static_cast<int>(sources.size()), run, GGML_N_TASKS_MAX, userdata);
+}
+
+ProductWeights KernelNodes::weights(const ggml_tensor* weight, int taps, Algorithm algorithm) const {
+  ProductWeights result{};
+  result.algorithm = algorithm;
+  WeightRows& rows = result.rows;
+  rows.data = weight->data;
+  rows.row_bytes = static_cast<int64_t>(weight->nb[1]);
+  rows.to_float = weight->type == GGML_TYPE_Q8_0 ? kernels_.dequantize_q8_0
+                                                 : ggml_get_type_traits(weight->type)->to_float;
+  rows.bytes_per_256 = static_cast<int64_t>(ggml_row_size(weight->type, 256));
+  rows.out_features = static_cast<int>(weight->ne[1]);
+  rows.taps = taps;
+  rows.in_features = static_cast<int>(weight->ne[0]) / taps;
+  return result;
+}
+
+void KernelNodes::allocate() {
+  scratch_ = AlignedBytes(scratch_size_);
+  memset(scratch_.data(), 0xff, scratch_size_);
+  work_.scratch = scratch_.data();
+  work_.scratch_size = scratch_.size();
+  for (const auto& node : nodes_) node->bind();
+}
+
+}  // namespace kandinsky

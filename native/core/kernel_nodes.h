@@ -1,0 +1,111 @@
+// CPU kernels (kernels/cpu/kernels.h) as nodes of a ggml graph.
+//
+// ggml calls a custom operation on every thread of the graph, with no work buffer, no barrier and no place for arguments
+// but a pointer: arguments, scratch memory and the threads' meeting point live here, as long as the graph.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "ggml.h"
+#include "kernels/cpu/kernels.h"
+
+namespace kandinsky {
+
+/// Memory that starts on a cache line, not initialized.
+class AlignedBytes {
+ public:
+  AlignedBytes() = default;
+  explicit AlignedBytes(size_t size)
+      : data_(static_cast<unsigned char*>(::operator new(size, std::align_val_t(64)))), size_(size) {}
+  unsigned char* data() const { return data_.get(); }
+  size_t size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(unsigned char* data) const { ::operator delete(data, std::align_val_t(64)); }
+  };
+  std::unique_ptr<unsigned char, Free> data_;
+  size_t size_ = 0;
+};
+
+class PackedWeights;
+
+class KernelNodes {
+ public:
+  /// `packed` null: weights stay as they were loaded and are expanded at each use.
+  KernelNodes(const CpuKernels& kernels, int threads, PackedWeights* packed)
+      : kernels_(kernels), threads_(threads), packed_(packed) {}
+  KernelNodes(const KernelNodes&) = delete;
+  KernelNodes& operator=(const KernelNodes&) = delete;
+
+  const CpuKernels& kernels() const { return kernels_; }
+  /// ggml's name for the element type of what products read.
+  ggml_type act_type() const { return kernels_.act_type == NumberType::bf16 ? GGML_TYPE_BF16 : GGML_TYPE_F32; }
+
+  struct Result {
+    ggml_type type;
+    std::array<int64_t, 4> ne;
+  };
+
+  /// A node that runs `kernel`. `args` has all sizes and the addresses of weights; `bind` adds those of `sources` (null
+  /// ones are left out) and of the result once they are known.
+  template <typename Args>
+  ggml_tensor* add(ggml_context* c, const CpuKernel<Args>& kernel, const Args& args, const Result& result,
+                   std::vector<ggml_tensor*> sources, std::function<void(Args&, ggml_tensor* result)> bind) {
+    auto node = std::make_unique<NodeOf<Args>>();
+    node->kernel = kernel;
+    node->args = args;
+    node->bind_args = std::move(bind);
+    node->work = &work_;
+    scratch_size_ = std::max(scratch_size_, kernel.scratch_size(&args, threads_));
+    node->result = add_node(c, result, std::move(sources), NodeOf<Args>::run, node.get());
+    nodes_.push_back(std::move(node));
+    return nodes_.back()->result;
+  }
+
+  bool packs_weights() const { return packed_ != nullptr; }
+  /// A weight matrix ne = {taps * in, out} as the kernels take it.
+  ProductWeights weights(const ggml_tensor* weight, int taps, Algorithm algorithm) const;
+
+  /// After the graph's tensors have got their memory.
+  void allocate();
+  size_t scratch_bytes() const { return scratch_size_; }
+
+ private:
+  struct Node {
+    virtual ~Node() = default;
+    virtual void bind() = 0;
+    ggml_tensor* result = nullptr;
+  };
+  template <typename Args>
+  struct NodeOf : Node {
+    void bind() override { bind_args(args, result); }
+    static void run(ggml_tensor*, int ith, int nth, void* userdata) {
+      auto* node = static_cast<NodeOf*>(userdata);
+      node->kernel.run(&node->args, node->work, ith, nth);
+    }
+    CpuKernel<Args> kernel;
+    Args args;
+    std::function<void(Args&, ggml_tensor*)> bind_args;
+    WorkContext* work = nullptr;
+  };
+
+  static ggml_tensor* add_node(ggml_context* c, const Result& result, std::vector<ggml_tensor*> sources,
+                               ggml_custom_op_t run, void* userdata);
+
+  const CpuKernels& kernels_;
+  int threads_;
+  PackedWeights* packed_;
+  std::vector<std::unique_ptr<Node>> nodes_;
+  size_t scratch_size_ = 64;
+  AlignedBytes scratch_;
+  WorkContext work_;
+};
+
+}  // namespace kandinsky
