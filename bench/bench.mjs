@@ -100,7 +100,13 @@ function startWorker(command, args) {
     child.stdin.write(`${line}\n`)
     return next()
   }
-  return { next, step: () => ask('step'), stop: () => ask('stop') }
+  const stop = async () => {
+    const answer = await ask('stop')
+    // An open standard input would keep the child, and with it this process, alive.
+    child.stdin.end()
+    return answer
+  }
+  return { next, step: () => ask('step'), stop }
 }
 
 function round1(ms) {
