@@ -4,7 +4,8 @@
 //   npm run bench -- --case unet-512 --json [--type q8_0] [--device cpu] [--threads 2] [--rounds 3] [--python python3]
 //
 // Cases: prior (one guided step, 81 tokens), unet-256, unet-512, unet-768 (one guided step, batch 2), movq-512, movq-768
-// (one decode). Without --case: all of them. `--no-torch` leaves the other side out; PYTHONPATH finds diffusers.
+// (one decode); of Kandinsky 2.1 prior21, unet21-512 and text21 (MultilingualCLIP, prompt and negative prompt). Without
+// --case: all of them. `--no-torch` leaves the other side out; PYTHONPATH finds diffusers.
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
 import os from 'node:os'
@@ -25,7 +26,26 @@ const { values } = parseArgs({
     json: { type: 'boolean' },
   },
 })
-const allCases = ['prior', 'unet-256', 'unet-512', 'unet-768', 'movq-512', 'movq-768']
+const allCases = [
+  'prior',
+  'unet-256',
+  'unet-512',
+  'unet-768',
+  'movq-512',
+  'movq-768',
+  'prior21',
+  'unet21-512',
+  'text21',
+]
+/** Checkpoint and component of the part of a case's name that stands before its size. */
+const networks = {
+  prior: ['kandinsky-2-2-prior', 'prior'],
+  unet: ['kandinsky-2-2-decoder', 'unet'],
+  movq: ['kandinsky-2-2-decoder', 'movq'],
+  prior21: ['kandinsky-2-1-prior', 'prior'],
+  unet21: ['kandinsky-2-1', 'unet'],
+  text21: ['kandinsky-2-1', 'text_encoder'],
+}
 const cases = values.case ?? allCases
 for (const name of cases)
   if (!allCases.includes(name)) throw new Error(`unknown case ${name}: expected ${allCases.join(', ')}`)
@@ -37,9 +57,9 @@ const withTorch =
   !values['no-torch'] && spawnSync(values.python, ['-c', 'import torch, diffusers'], { stdio: 'ignore' }).status === 0
 
 for (const name of cases) {
-  const component = name.split('-')[0]
-  const checkpoint = component === 'prior' ? 'kandinsky-2-2-prior' : 'kandinsky-2-2-decoder'
-  const file = path.join(cache, `${component}-${values.type}.gguf`)
+  const network = name.split('-')[0]
+  const [checkpoint, component] = networks[network]
+  const file = path.join(cache, `${network}-${values.type}.gguf`)
   if (!existsSync(file)) await writeRandomCheckpoint(checkpoint, file, { type: values.type, components: [component] })
 
   const ours = startWorker(process.execPath, [

@@ -7,18 +7,24 @@ import time
 
 import torch
 from diffusers import PriorTransformer, UNet2DConditionModel, VQModel
+from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
 
 name, threads = sys.argv[1], int(sys.argv[2])
 if threads:
     torch.set_num_threads(threads)
-component, _, pixels = name.partition("-")
+network, _, pixels = name.partition("-")
 latent = int(pixels or 0) // 8
 dtype = torch.bfloat16
 torch.manual_seed(0)
 
-BUILD = {
-    "prior": lambda: PriorTransformer(num_attention_heads=32, attention_head_dim=64, num_layers=20, embedding_dim=1280),
-    "unet": lambda: UNet2DConditionModel(
+
+
+def prior(width):
+    return PriorTransformer(num_attention_heads=32, attention_head_dim=64, num_layers=20, embedding_dim=width)
+
+
+def unet(**conditioning):
+    return UNet2DConditionModel(
         sample_size=64,
         in_channels=4,
         out_channels=8,
@@ -29,11 +35,34 @@ BUILD = {
         layers_per_block=3,
         cross_attention_dim=768,
         attention_head_dim=64,
-        encoder_hid_dim=1280,
-        encoder_hid_dim_type="image_proj",
-        addition_embed_type="image",
         resnet_time_scale_shift="scale_shift",
+        **conditioning,
+    )
+
+
+def multilingual_clip():
+    return MultilingualCLIP(
+        MCLIPConfig(
+            vocab_size=250002,
+            hidden_size=1024,
+            intermediate_size=4096,
+            num_attention_heads=16,
+            num_hidden_layers=24,
+            max_position_embeddings=514,
+            type_vocab_size=1,
+            layer_norm_eps=1e-5,
+        )
+    )
+
+
+BUILD = {
+    "prior": lambda: prior(1280),
+    "prior21": lambda: prior(768),
+    "unet": lambda: unet(encoder_hid_dim=1280, encoder_hid_dim_type="image_proj", addition_embed_type="image"),
+    "unet21": lambda: unet(
+        encoder_hid_dim=1024, encoder_hid_dim_type="text_image_proj", addition_embed_type="text_image"
     ),
+    "text21": multilingual_clip,
     "movq": lambda: VQModel(
         block_out_channels=(128, 256, 256, 512),
         layers_per_block=2,
@@ -50,7 +79,7 @@ BUILD = {
 def build():
     """Parameters are created in bfloat16 straight away: the peak is what a user of bfloat16 sees."""
     torch.set_default_dtype(dtype)
-    model = BUILD[component]().eval().to(memory_format=torch.channels_last)
+    model = BUILD[network]().eval().to(memory_format=torch.channels_last)
     torch.set_default_dtype(torch.float32)
     return model
 
@@ -68,13 +97,21 @@ def main():
     started = time.perf_counter()
     model = build()
     answer({"load_ms": round(1000 * (time.perf_counter() - started))})
-    if component == "prior":
-        args = (noise(2, 1280), 500, noise(2, 1280), noise(2, 77, 1280), torch.ones(2, 77, dtype=torch.bool))
+    width = 768 if network.endswith("21") else 1280
+    if network.startswith("prior"):
+        args = (noise(2, width), 500, noise(2, width), noise(2, 77, width), torch.ones(2, 77, dtype=torch.bool))
         step = lambda: model(*args)
-    elif component == "unet":
+    elif network.startswith("unet"):
         sample = noise(2, 4, latent, latent).to(memory_format=torch.channels_last)
-        conditions = {"image_embeds": noise(2, 1280)}
-        step = lambda: model(sample, 500, None, added_cond_kwargs=conditions)
+        conditions = {"image_embeds": noise(2, width)}
+        states = None
+        if network == "unet21":
+            conditions["text_embeds"] = noise(2, width)
+            states = noise(2, 77, 1024)
+        step = lambda: model(sample, 500, states, added_cond_kwargs=conditions)
+    elif network == "text21":
+        ids, mask = torch.full((2, 77), 100), torch.ones(2, 77, dtype=torch.int64)
+        step = lambda: model(ids, mask)
     else:
         latents = noise(1, 4, latent, latent).to(memory_format=torch.channels_last)
         step = lambda: model.decode(latents, force_not_quantize=True)

@@ -6,12 +6,13 @@ import { Generator } from '../dist/random.js'
 import { Tensor } from '../dist/tensor.js'
 
 const [name, file, device, threads] = process.argv.slice(2)
-const [component, pixels] = name.split('-')
+const [network, pixels] = name.split('-')
 const noise = new Generator(0)
 const latent = Number(pixels) / 8
 
 const started = performance.now()
 const checkpoint = await openCheckpoint(file)
+const [component] = await checkpoint.components()
 const model = new Model(await checkpoint.component(component), {
   device,
   threads: Number(threads) || undefined,
@@ -20,26 +21,37 @@ await model.load()
 answer({ load_ms: Math.round(performance.now() - started) })
 
 /** The same inputs as torch_worker.py's: batch 2 is one guided step of one picture. */
+const timestep = new Tensor(new Float32Array([500]), [1])
+const ones = { data: new Int32Array(2 * 77).fill(1), shape: [2, 77] }
+const priorInputs = (width) => ({
+  timestep,
+  hidden_states: noise.randn([2, width]),
+  proj_embedding: noise.randn([2, width]),
+  encoder_hidden_states: noise.randn([2, 77, width]),
+  attention_mask: ones,
+})
+const unetInputs = (width) => ({
+  timestep,
+  sample: noise.randn([2, 4, latent, latent]),
+  image_embeds: noise.randn([2, width]),
+})
 const inputs = {
-  prior: () => ({
-    hidden_states: noise.randn([2, 1280]),
-    timestep: new Tensor(new Float32Array([500]), [1]),
-    proj_embedding: noise.randn([2, 1280]),
-    encoder_hidden_states: noise.randn([2, 77, 1280]),
-    attention_mask: { data: new Int32Array(2 * 77).fill(1), shape: [2, 77] },
+  prior: () => priorInputs(1280),
+  prior21: () => priorInputs(768),
+  unet: () => unetInputs(1280),
+  unet21: () => ({
+    ...unetInputs(768),
+    text_embeds: noise.randn([2, 768]),
+    encoder_hidden_states: noise.randn([2, 77, 1024]),
   }),
-  unet: () => ({
-    sample: noise.randn([2, 4, latent, latent]),
-    timestep: new Tensor(new Float32Array([500]), [1]),
-    image_embeds: noise.randn([2, 1280]),
-  }),
+  text21: () => ({ input_ids: { data: new Int32Array(2 * 77).fill(100), shape: [2, 77] }, attention_mask: ones }),
   movq: () => ({ latents: noise.randn([1, 4, latent, latent]) }),
-}[component]()
+}[network]()
 
 for await (const line of createInterface({ input: process.stdin })) {
   if (line === 'stop') break
   const begin = performance.now()
-  await model.run(component === 'movq' ? 'decode' : 'forward', inputs)
+  await model.run(network === 'movq' ? 'decode' : 'forward', inputs)
   answer({ ms: performance.now() - begin })
 }
 answer({ peak_mb: Math.round(process.resourceUsage().maxRSS / 1024) })

@@ -81,6 +81,21 @@ const movq = {
   sample_size: 32,
   act_fn: 'silu',
 }
+const multilingualClip = {
+  class: 'MultilingualCLIP',
+  vocab_size: 250002,
+  hidden_size: 1024,
+  intermediate_size: 4096,
+  num_attention_heads: 16,
+  num_hidden_layers: 24,
+  max_position_embeddings: 514,
+  type_vocab_size: 1,
+  hidden_act: 'gelu',
+  layer_norm_eps: 1e-5,
+  pad_token_id: 1,
+  transformerDimensions: 1024,
+  numDims: 768,
+}
 
 /** Checkpoint name -> component name -> class and config. */
 export const publishedConfigs = {
@@ -129,6 +144,6 @@ export const publishedConfigs = {
       hidden_act: 'quick_gelu',
     },
   },
-  'kandinsky-2-1': { unet: unet21, movq },
-  'kandinsky-2-1-inpaint': { unet: { ...unet21, in_channels: 9 }, movq },
+  'kandinsky-2-1': { text_encoder: multilingualClip, unet: unet21, movq },
+  'kandinsky-2-1-inpaint': { text_encoder: multilingualClip, unet: { ...unet21, in_channels: 9 }, movq },
 }
