@@ -8,6 +8,7 @@
 //   KANDINSKY_TESTS=1     also build the native test and benchmark programs
 //   KANDINSKY_SANITIZE=address|undefined|thread
 import { execFileSync, spawnSync } from 'node:child_process'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -33,19 +34,25 @@ const definitions = {
   KANDINSKY_SANITIZE: process.env.KANDINSKY_SANITIZE ?? '',
 }
 const cmakeJs = createRequire(import.meta.url).resolve('cmake-js/bin/cmake-js')
-const { status } = spawnSync(
-  process.execPath,
-  [
-    cmakeJs,
-    // Not `compile`: it wipes the tree and builds everything again after any error.
-    'build',
-    ...['--directory', root, '--out', path.join(root, 'build', 'cmake'), '--config', config, '--log-level', 'warn'],
-    ...Object.entries(definitions).map(([name, value]) => `--CD${name}=${value}`),
-    ...extra,
-  ],
-  { stdio: 'inherit', cwd: root },
-)
-if (status !== 0) stop('the native build failed; the compiler messages above say where')
+const tree = path.join(root, 'build', 'cmake')
+const common = ['--directory', root, '--out', tree, '--config', config, '--log-level', 'warn']
+const settings = [...Object.entries(definitions).map(([name, value]) => `--CD${name}=${value}`), ...extra]
+
+// `build` configures a new tree only: other definitions than the last time must be handed over explicitly.
+const stamp = path.join(tree, 'settings.json')
+const wanted = JSON.stringify({ config, settings })
+if (existsSync(tree) && (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== wanted)) run('configure')
+// Not `compile`: it wipes the tree and builds everything again after any error.
+run('build')
+writeFileSync(stamp, wanted)
+
+function run(command) {
+  const { status } = spawnSync(process.execPath, [cmakeJs, command, ...common, ...settings], {
+    stdio: 'inherit',
+    cwd: root,
+  })
+  if (status !== 0) stop('the native build failed; the compiler messages above say where')
+}
 
 function requireTools() {
   const missing = []
