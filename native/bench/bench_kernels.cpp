@@ -1,7 +1,7 @@
-// kandinsky-native-bench [--threads N] [--filter TEXT] [--variant NAME] [--cpu-time]: speed of each CPU kernel at the shapes of the
-// 2.2 networks (guided UNet step at 512 px, MoVQ, prior). Best of several runs; convolutions count the multiplications of
-// the direct method whatever they use, so that numbers compare. --cpu-time counts processor time instead of elapsed time
-// (meant for one thread, on a machine that is busy with other work).
+// kandinsky-native-bench [--threads N] [--filter TEXT] [--variant NAME] [--cpu-time]: speed of each CPU kernel at the
+// shapes of the 2.2 networks (guided UNet step at 512 px, MoVQ, prior). Best of several runs; convolutions count the
+// multiplications of the direct method whatever they use, so that numbers compare. --cpu-time counts processor time
+// instead of elapsed time (meant for one thread, on a machine that is busy with other work).
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -87,8 +87,8 @@ struct TestWeights {
 void bench_conv(const CpuKernels& kernels, int batch, int in, int out, int size) {
   const char* names[] = {"direct", "F2", "F4"};
   for (int i = 0; i < 3; ++i) {
-    const std::string name = "conv3x3 " + std::to_string(in) + "->" + std::to_string(out) + " @" + std::to_string(size) +
-                             " " + names[i];
+    const std::string name = "conv3x3 " + std::to_string(in) + "->" + std::to_string(out) + " @" +
+                             std::to_string(size) + " " + names[i];
     if (!wanted(name)) continue;
     const TestWeights weights(kernels, static_cast<Algorithm>(i), out, 9, in);
     const size_t pixels = static_cast<size_t>(batch) * size * size;
@@ -161,10 +161,12 @@ void bench_attention(const CpuKernels& kernels, int batch, int heads, int dim, i
 }
 
 void bench_prepare(const CpuKernels& kernels, int batch, int channels, int size, bool spatial) {
-  const std::string name = "prepare " + std::to_string(channels) + " @" + std::to_string(size) + (spatial ? " spatial" : "");
+  const std::string name =
+      "prepare " + std::to_string(channels) + " @" + std::to_string(size) + (spatial ? " spatial" : "");
   if (!wanted(name)) return;
   const size_t values = static_cast<size_t>(batch) * size * size * channels;
-  const auto src = filled(values, NumberType::f32), vectors = filled(static_cast<size_t>(channels) * batch, NumberType::f32);
+  const auto src = filled(values, NumberType::f32);
+  const auto vectors = filled(static_cast<size_t>(channels) * batch, NumberType::f32);
   const auto low = filled(values / 64, NumberType::f32);
   Aligned<float> dst(static_cast<size_t>(batch) * (size + 2) * (size + 2) * channels);
   PrepareArgs args = {};
@@ -186,13 +188,14 @@ void bench_prepare(const CpuKernels& kernels, int batch, int channels, int size,
   args.pad = 1;
   args.dst = dst.data();
   const double seconds = best_time(kernels.prepare, args);
-  std::printf("%-12s %-44s %9.3f ms %8.3f ns/value\n", kernels.name, name.c_str(), seconds * 1e3, seconds * 1e9 / values);
+  std::printf("%-12s %-44s %9.3f ms %8.3f ns/value\n", kernels.name, name.c_str(), seconds * 1e3,
+              seconds * 1e9 / values);
 }
 
 void bench_all(const CpuKernels& kernels) {
-  const struct { int in, out, size; } convs[] = {{384, 384, 64},    {768, 768, 64},    {1152, 384, 64},  {768, 768, 32},
-                                                 {1920, 768, 32},   {1152, 1152, 16},  {2304, 1152, 16}, {1536, 1536, 8},
-                                                 {3072, 1536, 8},   {3072, 1536, 4}};
+  const struct { int in, out, size; } convs[] = {{384, 384, 64},   {768, 768, 64},   {1152, 384, 64},  {768, 768, 32},
+                                                 {1920, 768, 32},  {1152, 1152, 16}, {2304, 1152, 16},
+                                                 {1536, 1536, 8},  {3072, 1536, 8},  {3072, 1536, 4}};
   for (const auto& c : convs) bench_conv(kernels, 2, c.in, c.out, c.size);
   bench_conv(kernels, 1, 512, 512, 128);  // MoVQ
   bench_conv(kernels, 1, 256, 256, 256);

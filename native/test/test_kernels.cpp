@@ -1,5 +1,6 @@
-// Every CPU kernel against its plain reference, in every variant that this machine can run, over shapes chosen to hit the
-// edges: odd sizes, ragged tiles, partial panels, partial vectors, one channel block, and all thread counts alike.
+// Every CPU kernel against its plain reference, in every variant that this machine can run, over shapes chosen to hit
+// the edges: odd sizes, ragged tiles, partial panels, partial vectors, one channel block, and all thread counts alike.
+#include <cstdlib>
 #include <cstring>
 #include <random>
 
@@ -49,11 +50,11 @@ Aligned<unsigned char> to_act(const CpuKernels& kernels, const std::vector<float
   return act;
 }
 
-std::vector<float> from_act(const CpuKernels& kernels, const unsigned char* act, size_t count) {
+std::vector<float> read_values(NumberType type, const unsigned char* memory, size_t count) {
   std::vector<float> values(count);
   for (size_t i = 0; i < count; ++i) {
-    values[i] = kernels.act_type == NumberType::bf16 ? from_bf16(reinterpret_cast<const uint16_t*>(act)[i])
-                                                  : reinterpret_cast<const float*>(act)[i];
+    values[i] = type == NumberType::bf16 ? from_bf16(reinterpret_cast<const uint16_t*>(memory)[i])
+                                         : reinterpret_cast<const float*>(memory)[i];
   }
   return values;
 }
@@ -72,12 +73,14 @@ double distance(const float* actual, const std::vector<float>& expected) {
 void check_distance(const CpuKernels& kernels, const std::string& what, const float* actual,
                     const std::vector<float>& expected, double tolerance) {
   const double error = distance(actual, expected);
-  CHECK_MESSAGE(error <= tolerance, what + " in " + kernels.name + " is off by " + std::to_string(error) + " (allowed " +
-                                        std::to_string(tolerance) + ")");
+  CHECK_MESSAGE(error <= tolerance, what + " in " + kernels.name + " is off by " + std::to_string(error) +
+                                        " (allowed " + std::to_string(tolerance) + ")");
 }
 
+/// All variants, or the one that KANDINSKY_CPU names.
 template <typename Call>
 void for_each_variant(Call call) {
+  if (std::getenv("KANDINSKY_CPU")) return call(cpu_kernels());
   for (const CpuKernels* const* kernels = list_cpu_kernels(); *kernels; ++kernels) call(**kernels);
 }
 
@@ -104,7 +107,8 @@ void expand_bf16(const void* row, float* values, int64_t count) {
   for (int64_t i = 0; i < count; ++i) values[i] = from_bf16(static_cast<const uint16_t*>(row)[i]);
 }
 
-/// Rows of `count` values as ggml's q8_0: per 32 values a half-precision scale and signed bytes. Rounds `values` likewise.
+/// Rows of `count` values as ggml's q8_0: per 32 values a half-precision scale and signed bytes. Rounds `values`
+/// likewise.
 std::vector<unsigned char> quantize_q8_0(std::vector<float>& values) {
   std::vector<unsigned char> blocks;
   for (size_t i = 0; i < values.size(); i += 32) {
@@ -151,7 +155,8 @@ void check_conv(const ConvCase& c, Algorithm algorithm) {
   const int width = (c.width + 2 * pad - c.kernel) / c.stride + 1, taps = c.kernel * c.kernel;
   const auto src = random_values(static_cast<size_t>(c.batch) * c.height * c.width * c.in, 1);
   const auto weights = random_values(static_cast<size_t>(c.out) * taps * c.in, 2, 1 / std::sqrt(9.0f * c.in));
-  const auto bias = random_values(c.out, 3), residual = random_values(static_cast<size_t>(c.batch) * height * width * c.out, 4);
+  const auto bias = random_values(c.out, 3);
+  const auto residual = random_values(static_cast<size_t>(c.batch) * height * width * c.out, 4);
   std::vector<float> expected(residual.size());
   reference::conv(src.data(), c.batch, c.height, c.width, c.in, weights.data(), c.out, c.kernel, c.stride, pad, height,
                   width, c.bias ? bias.data() : nullptr, c.residual ? residual.data() : nullptr, expected.data());
@@ -243,7 +248,8 @@ TEST(kernels_gemm) {
       for (int k = 0; k < c.in; ++k) wide_src[r * width + k] = src[r * c.in + k];
     reference::gemm(src.data(), c.rows, c.in, weights.data(), c.out, c.bias ? bias.data() : nullptr, c.activation,
                     c.residual ? residual.data() : nullptr, expected.data());
-    const std::string what = "gemm " + std::to_string(c.rows) + "x" + std::to_string(c.in) + "x" + std::to_string(c.out);
+    const std::string what =
+        "gemm " + std::to_string(c.rows) + "x" + std::to_string(c.in) + "x" + std::to_string(c.out);
     for_each_variant([&](const CpuKernels& kernels) {
       const auto act = to_act(kernels, wide_src);
       WeightRows rows = float_rows(weights, c.out, 1, c.in);
@@ -264,9 +270,10 @@ TEST(kernels_gemm) {
       args.dst_stride = c.out;
       const auto check = [&](const std::string& how) {
         run_all_team_sizes(kernels, kernels.gemm, args, dst.data(), dst.size(), what + how);
-        std::vector<float> actual = from_act(kernels, dst.data(), c.f32_dst ? 0 : expected.size());
-        if (c.f32_dst) actual.assign(reinterpret_cast<float*>(dst.data()), reinterpret_cast<float*>(dst.data()) + expected.size());
-        check_distance(kernels, what + how, actual.data(), expected, kernels.act_type == NumberType::bf16 ? 0.004 : 2e-6);
+        const std::vector<float> actual =
+            read_values(c.f32_dst ? NumberType::f32 : kernels.act_type, dst.data(), expected.size());
+        const double tolerance = kernels.act_type == NumberType::bf16 ? 0.004 : 2e-6;
+        check_distance(kernels, what + how, actual.data(), expected, tolerance);
       };
       check("");
       args.weights.packed = nullptr;
@@ -330,10 +337,9 @@ TEST(kernels_prepare) {
     args.resample = c.resample;
     args.pad = c.pad;
     args.f32_dst = c.f32_dst;
-    const int grow = c.resample == Resample::nearest_2x ? 4 : 2, height = c.height * grow / 2, width = c.width * grow / 2;
-    const int shrink = c.resample == Resample::avg_pool_2x2 ? 2 : 1;
-    std::vector<float> expected(static_cast<size_t>(c.batch) * (height / shrink + 2 * c.pad) *
-                                (width / shrink + 2 * c.pad) * even(channels));
+    const int grow = c.resample == Resample::nearest_2x ? 2 : 1, shrink = c.resample == Resample::avg_pool_2x2 ? 2 : 1;
+    const int height = c.height * grow / shrink + 2 * c.pad, width = c.width * grow / shrink + 2 * c.pad;
+    std::vector<float> expected(static_cast<size_t>(c.batch) * height * width * even(channels));
     reference::prepare(args, expected.data());
     const std::string what = "prepare " + std::to_string(channels) + " channels at " + std::to_string(c.height) + "x" +
                              std::to_string(c.width) + " groups " + std::to_string(c.groups);
@@ -341,11 +347,9 @@ TEST(kernels_prepare) {
       Aligned<unsigned char> dst(expected.size() * (c.f32_dst ? 4 : act_size(kernels)));
       args.dst = dst.data();
       run_all_team_sizes(kernels, kernels.prepare, args, dst.data(), dst.size(), what);
-      const bool f32 = c.f32_dst || kernels.act_type == NumberType::f32;
-      std::vector<float> actual = f32 ? std::vector<float>(reinterpret_cast<float*>(dst.data()),
-                                                           reinterpret_cast<float*>(dst.data()) + expected.size())
-                                      : from_act(kernels, dst.data(), expected.size());
-      check_distance(kernels, what, actual.data(), expected, f32 ? 2e-6 : 0.003);
+      const NumberType type = c.f32_dst ? NumberType::f32 : kernels.act_type;
+      const std::vector<float> actual = read_values(type, dst.data(), expected.size());
+      check_distance(kernels, what, actual.data(), expected, type == NumberType::f32 ? 2e-6 : 0.003);
     });
   }
 }

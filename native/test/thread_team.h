@@ -2,7 +2,7 @@
 // 64-byte aligned memory that kernels want.
 #pragma once
 
-#include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <thread>
@@ -37,6 +37,7 @@ class KernelRun {
  public:
   KernelRun(const CpuKernel<Args>& kernel, const Args& args, int nth)
       : kernel_(kernel), args_(args), nth_(nth), scratch_(kernel.scratch_size(&args, nth)) {
+    std::memset(scratch_.data(), 0xff, scratch_.size());  // NaN: a kernel must not read what it has not written
     work_.scratch = scratch_.data();
     work_.scratch_size = scratch_.size();
   }

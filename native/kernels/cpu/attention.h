@@ -1,6 +1,6 @@
-// Flash attention (Dao et al. 2022): a block of queries walks over blocks of keys with a running maximum and sum, so that
-// no score matrix exists. Keys and values are first repacked, once per head, as panels of the matrix product: keys with
-// the head dimension inside, values with the keys inside. Added keys (the image or text context) come first.
+// Flash attention (Dao et al. 2022): a block of queries walks over blocks of keys with a running maximum and sum, so
+// that no score matrix exists. Keys and values are first repacked, once per head, as panels of the matrix product:
+// keys with the head dimension inside, values with the keys inside. Added keys (the image or text context) come first.
 
 constexpr int kQueryBlock = 48;
 constexpr int kKeyBlock = 64;
@@ -165,8 +165,8 @@ static void attend(const Attention& t, const AttentionScratch& s, int batch, int
                s.scores + panel * kQueryBlock * kPanel, false, kPanel, false);
     }
     for (int r = 0; r < count; ++r) {
-      const float* mask = a.mask ? a.mask + batch * a.mask_stride + (int64_t)(first + r) * t.keys + block * kKeyBlock : nullptr;
-      softmax_row(t, s, r, mask, keys);
+      const int64_t masked = batch * a.mask_stride + (int64_t)(first + r) * t.keys + block * kKeyBlock;
+      softmax_row(t, s, r, a.mask ? a.mask + masked : nullptr, keys);
     }
     const weight_t* v = t.packed_values + pair * t.value_size + (int64_t)block * kKeyBlock * t.panels * kPanel;
     for (int panel = 0; panel < t.panels; ++panel) {

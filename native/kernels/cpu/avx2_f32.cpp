@@ -7,16 +7,8 @@
 #define WEIGHTS_F32
 #include "kernels/cpu/unit_begin.h"
 
-namespace kandinsky {
-
-void kernel_yield();
-
-namespace {
-
 #include "kernels/cpu/simd_avx2.h"
 #include "kernels/cpu/act_f32.h"
-#include "kernels/cpu/unit.h"
-
-}  // namespace kandinsky
+#include "kernels/cpu/unit_end.h"
 
 #endif  // __x86_64__

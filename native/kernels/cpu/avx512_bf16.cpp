@@ -7,12 +7,6 @@
 #define ACT_BF16
 #include "kernels/cpu/unit_begin.h"
 
-namespace kandinsky {
-
-void kernel_yield();
-
-namespace {
-
 #include "kernels/cpu/simd_avx512.h"
 
 using act_t = uint16_t;
@@ -20,9 +14,11 @@ using weight_t = uint16_t;
 using vb = __m512i;
 
 INLINE vb bload(const uint16_t* p) { return _mm512_loadu_si512(p); }
-
-INLINE vb broadcast_pair(const uint16_t* p) { return _mm512_set1_epi32(*(const int*)p); }
-
+INLINE vb broadcast_pair(const uint16_t* p) {
+  int pair;
+  memcpy(&pair, p, sizeof pair);
+  return _mm512_set1_epi32(pair);
+}
 INLINE vf vdot(vf sum, vb a, vb b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 
 INLINE vf aload(const act_t* p) {
@@ -31,8 +27,6 @@ INLINE vf aload(const act_t* p) {
 INLINE void narrow(uint16_t* p, vf x) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(x)); }
 INLINE void astore(act_t* p, vf x) { narrow(p, x); }
 
-#include "kernels/cpu/unit.h"
-
-}  // namespace kandinsky
+#include "kernels/cpu/unit_end.h"
 
 #endif  // __x86_64__

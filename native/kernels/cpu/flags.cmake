@@ -6,7 +6,7 @@ function(kernel_flags source)
     # GCC 12 takes the deliberately undefined pass-through operands of its own AVX-512 intrinsics for mistakes.
     list(APPEND flags -Wno-uninitialized -Wno-maybe-uninitialized)
   endif()
-  set_source_files_properties(native/kernels/cpu/${source}.cpp PROPERTIES COMPILE_OPTIONS "${flags}")
+  set_source_files_properties("${CMAKE_CURRENT_FUNCTION_LIST_DIR}/${source}.cpp" PROPERTIES COMPILE_OPTIONS "${flags}")
 endfunction()
 
 set(avx512_flags -mavx2 -mfma -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)

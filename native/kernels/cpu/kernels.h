@@ -25,13 +25,15 @@ enum class Algorithm {
   winograd_f4,  // F(4x4,3x3) with the points 0, +-5/8, +-3/2, inf: 4 times fewer
 };
 
-/// What the threads of one call share. `scratch` is 64-byte aligned and at least as large as the kernel asks for.
+/// What the threads of one call share. `scratch` is 64-byte aligned and at least as large as the kernel asks for; what
+/// is in it does not matter. The counters are only touched atomically; `next_task` and `arrived` are zero between
+/// calls.
 struct alignas(64) WorkContext {
   unsigned char* scratch = nullptr;
   size_t scratch_size = 0;
-  alignas(64) int next_task = 0;  // the next three are only touched atomically; all zero between calls
+  alignas(64) int next_task = 0;
   alignas(64) int arrived = 0;
-  alignas(64) int generation = 0;
+  alignas(64) unsigned generation = 0;  // barriers passed
 };
 
 /// A weight matrix as the file has it: `out_features` rows of `taps` x `in_features` values, input channel fastest.
@@ -58,8 +60,8 @@ struct PackArgs {
   void* dst;  // packed_size bytes, 64-byte aligned
 };
 
-/// The pass that turns the residual stream into the input of a convolution: optional group normalization over one or two
-/// sources side by side (a concat without a copy), affine, modulation, SiLU, resampling, zero border, narrowing.
+/// The pass that turns the residual stream into the input of a convolution: optional group normalization over one or
+/// two sources side by side (a concat without a copy), affine, modulation, SiLU, resampling, zero border, narrowing.
 ///   y = (x - mean) * rstd * gamma + beta            groups > 0
 ///   y = y * (1 + scale[b]) + shift[b]               scale != nullptr (resnets with time_embedding_norm scale_shift)
 ///   y = y * spatial_scale + spatial_shift           spatial_scale != nullptr (MoVQ's SpatialNorm, nearest upsampled)
@@ -145,7 +147,7 @@ struct CpuKernels {
   const char* name;
   NumberType act_type;
   NumberType weight_type;  // both f32: results as exact as float32 is
-  int panel;  // packed weights hold whole panels of this many out channels; matrices of whole panels may be concatenated
+  int panel;  // out channels: packed weights are whole panels, and matrices of whole panels may be concatenated
   size_t (*packed_size)(Algorithm algorithm, const WeightRows* rows);
   void (*dequantize_q8_0)(const void* row, float* values, int64_t count);  // a faster WeightRows::to_float
   CpuKernel<PackArgs> pack;
@@ -159,14 +161,15 @@ struct CpuKernels {
 /// The variants that this machine can run, best first, ending in a null pointer.
 const CpuKernels* const* list_cpu_kernels();
 
-/// The fastest variant, or with `exact` the fastest whose activations and weights are float32 (for float32 checkpoints).
-/// The environment variable KANDINSKY_CPU names a variant to use instead in both cases. Throws invalid_argument, naming
-/// what this machine can run, if it is not among them. The environment is read at the first call.
+/// The fastest variant, or with `exact` the fastest whose activations and weights are float32 (for float32
+/// checkpoints). The environment variable KANDINSKY_CPU names a variant to use instead in both cases. Throws
+/// invalid_argument, naming what this machine can run, if it is not among them. The environment is read at the first
+/// call.
 const CpuKernels& cpu_kernels(bool exact = false);
 
-/// The algorithm for a stride-1 3x3 convolution with this result size. Winograd saves multiplications but its weights take
-/// 1.8 (F2) or 4 (F4) times the memory, which matters where they are packed: the small images of a UNet have most of its
-/// weights. Below 16 x 16 pixels F4 would also cost more exactness than the float32 residual stream gains.
+/// The algorithm for a stride-1 3x3 convolution with this result size. Winograd saves multiplications but its weights
+/// take 1.8 (F2) or 4 (F4) times the memory, which matters where they are packed: the small images of a UNet have most
+/// of its weights. Below 16 x 16 pixels F4 would also cost more exactness than the float32 residual stream gains.
 Algorithm choose_algorithm(int height, int width, int in_features, bool packed);
 
 inline int even(int channels) { return (channels + 1) & ~1; }

@@ -1,14 +1,14 @@
 // The matrix product inside everything: up to kRows rows of activations times one panel of packed weights.
 //
-// A panel holds kPanel out channels. With bfloat16 weights it is [pairs of input channels][kPanel][2], so that one vector
-// load brings, for kLanes out channels, two consecutive input channels, which is what a bfloat16 dot product takes and what
-// a shift and a mask widen where there is none. With float32 weights it is [input channels][kPanel]. Sums stay in registers
-// over `pairs`, then go to a tile of kPanel columns.
+// A panel holds kPanel out channels. With bfloat16 weights it is [pairs of input channels][kPanel][2], so that one
+// vector load brings, for kLanes out channels, two consecutive input channels, which is what a bfloat16 dot product
+// takes and what a shift and a mask widen where there is none. With float32 weights it is [input channels][kPanel].
+// Sums stay in registers over `pairs`, then go to a tile of kPanel columns.
 
 constexpr int kRows = 6;
 constexpr int kPanel = kVectors * kLanes;
-// Loads may not move across this. Left alone, GCC 12 hoists a step's broadcasts above its products, runs out of registers
-// and keeps sums on the stack, at half the speed; scripts/check-spills.mjs looks for that.
+// Loads may not move across this. Left alone, GCC 12 hoists a step's broadcasts above its products, runs out of
+// registers and keeps sums on the stack, at half the speed; scripts/check-spills.mjs looks for that.
 #define KEEP_ORDER() __asm__ volatile("" ::: "memory")
 
 constexpr int kBlockPairs = 128;  // weights of one pass: 128 pairs x 64 columns x 4 B = 32 KB stay in the L1 cache
@@ -22,8 +22,8 @@ INLINE vf second_of_pair(const uint16_t* panel, int v) { return vhigh_half(panel
 #endif
 
 template <int R, int V>
-static NOINLINE void multiply_tile(const act_t* const* rows, int64_t offset, const weight_t* panel, int pairs, float* tile,
-                                   bool accumulate) {
+static NOINLINE void multiply_tile(const act_t* const* rows, int64_t offset, const weight_t* panel, int pairs,
+                                   float* tile, bool accumulate) {
   const act_t* a[R];
   vf sum[R][V];
   UNROLL for (int r = 0; r < R; ++r) a[r] = rows[r] + offset;
@@ -79,8 +79,9 @@ INLINE void prefetch_rows(const act_t* const* rows, int count, int64_t offset, i
   }
 }
 
-/// tile[count][kPanel] (+)= rows[count][2 * pairs] * panel. Only the first `columns` columns are computed, up to a vector.
-/// `far` says that the rows are not in the L2 cache (fetching them ahead costs 2 % where they are, and saves 10 % else).
+/// tile[count][kPanel] (+)= rows[count][2 * pairs] * panel. Only the first `columns` columns are computed, up to a
+/// vector. `far` says that the rows are not in the L2 cache (fetching them ahead costs 2 % where they are, and saves
+/// 10 % else).
 static void multiply(const act_t* const* rows, int count, int64_t offset, const weight_t* panel, int pairs, float* tile,
                      bool accumulate, int columns, bool far) {
   using Tile = void (*)(const act_t* const*, int64_t, const weight_t*, int, float*, bool);

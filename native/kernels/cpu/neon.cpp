@@ -6,16 +6,8 @@
 #define KERNELS_NAME "neon"
 #include "kernels/cpu/unit_begin.h"
 
-namespace kandinsky {
-
-void kernel_yield();
-
-namespace {
-
 #include "kernels/cpu/simd_neon.h"
 #include "kernels/cpu/act_f32.h"
-#include "kernels/cpu/unit.h"
-
-}  // namespace kandinsky
+#include "kernels/cpu/unit_end.h"
 
 #endif  // __aarch64__

@@ -1,7 +1,7 @@
 // Weight rows of any stored type to panels of weight_t.
 
 INLINE int panel_count(const WeightRows& w) { return ceil_div(w.out_features, kPanel); }
-INLINE int tap_width(const WeightRows& w) { return (w.in_features + 1) & ~1; }  // input channels per tap, made even
+INLINE int tap_width(const WeightRows& w) { return round_up(w.in_features, 2); }  // input channels per tap, made even
 
 INLINE int64_t row_length(const WeightRows& w) { return (int64_t)w.taps * w.in_features; }
 
@@ -35,12 +35,14 @@ static void dequantize_q8_0(const void* row, float* values, int64_t count) {
     float scale;
     memcpy(&scale, &magnitude, sizeof scale);
     scale *= 0x1p112f * (sign ? -1.0f : 1.0f);
-    for (int j = 0; j < 32; j += kLanes) vstore(values + i + j, vmul(vload_int8((const int8_t*)block + 2 + j), vset1(scale)));
+    const int8_t* quants = (const int8_t*)block + 2;
+    for (int j = 0; j < 32; j += kLanes) vstore(values + i + j, vmul(vload_int8(quants + j), vset1(scale)));
   }
 }
 
-// Panels are made in blocks of kPackRows out channels (their words fill whole cache lines) by kPackWords words of 32 bits:
-// rows are narrowed to words, then the block is turned, because a panel has one word of all out channels side by side.
+// Panels are made in blocks of kPackRows out channels (their words fill whole cache lines) by kPackWords words of 32
+// bits: rows are narrowed to words, then the block is turned, because a panel has one word of all out channels side by
+// side.
 constexpr int kPackRows = kPanel < 16 ? kPanel : 16;
 constexpr int kPackWords = 16;
 constexpr int kWordValues = 4 / sizeof(weight_t);
@@ -65,8 +67,8 @@ INLINE void turn_block(const PackBlock& block, int words, uint32_t* dst) {
 #endif
 }
 
-/// A piece of one panel of a direct product: `count` columns of [taps][in_features] from `first` on, which is 0 or, for an
-/// even number of channels, a multiple of 256.
+/// A piece of one panel of a direct product: `count` columns of [taps][in_features] from `first` on, which is 0 or,
+/// for an even number of channels, a multiple of 256.
 static void pack_direct(const WeightRows& w, int panel, int64_t first, int64_t count, float* buffer, weight_t* dst) {
   const int channels = w.in_features, width = tap_width(w);
   uint32_t* words = (uint32_t*)dst - (first / channels * width + first % channels) / kWordValues * kPanel;
@@ -81,7 +83,8 @@ static void pack_direct(const WeightRows& w, int panel, int64_t first, int64_t c
       const int step = left < kBlockValues ? (int)left : kBlockValues;
       for (int n = 0; n < valid; ++n) narrow_row(rows[n] + k, step, block[n]);
       // Up to the end of a pair: zeros behind an odd number of channels.
-      turn_block(block, ceil_div(round_up(step, 2), kWordValues), words + (tap * width + channel) / kWordValues * kPanel + n0);
+      uint32_t* out = words + (tap * width + channel) / kWordValues * kPanel + n0;
+      turn_block(block, ceil_div(round_up(step, 2), kWordValues), out);
       k += step;
     }
   }

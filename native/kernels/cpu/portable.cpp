@@ -4,14 +4,6 @@
 #define WEIGHTS_F32
 #include "kernels/cpu/unit_begin.h"
 
-namespace kandinsky {
-
-void kernel_yield();
-
-namespace {
-
 #include "kernels/cpu/simd_portable.h"
 #include "kernels/cpu/act_f32.h"
-#include "kernels/cpu/unit.h"
-
-}  // namespace kandinsky
+#include "kernels/cpu/unit_end.h"

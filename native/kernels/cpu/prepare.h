@@ -163,7 +163,8 @@ INLINE int resampled(const PrepareArgs& a, int size) {
 /// One line of the result, border included.
 template <bool Norm, bool Spatial, bool Silu>
 static void prepare_line(const PrepareArgs& a, const PrepareScratch& s, int batch, int line) {
-  const int channels = prepare_channels(a), stride = (channels + 1) & ~1, copies = a.resample == Resample::nearest_2x ? 2 : 1;
+  const int channels = prepare_channels(a), stride = round_up(channels, 2);
+  const int copies = a.resample == Resample::nearest_2x ? 2 : 1;
   const int height = resampled(a, a.height), width = resampled(a, a.width), y = line - a.pad;
   const int64_t start = ((int64_t)batch * (height + 2 * a.pad) + line) * (width + 2 * a.pad) * stride;
   if (y < 0 || y >= height) return clear(a, start, (int64_t)(width + 2 * a.pad) * stride);
@@ -210,7 +211,7 @@ static void prepare(const PrepareArgs* args, WorkContext* work, int ith, int nth
 
 static void layer_norm_row(const LayerNormArgs& a, int row) {
   const float* x = a.src + (int64_t)row * a.features;
-  const int64_t index = (int64_t)row * (a.f32_dst ? a.features : (a.features + 1) & ~1);
+  const int64_t index = (int64_t)row * (a.f32_dst ? a.features : round_up(a.features, 2));
   float sum = 0, square = 0;
   for (int c = 0; c < a.features; c += kLanes) sum += vsum(vload_part(x + c, a.features - c));
   const float mean = sum / a.features;

@@ -1,5 +1,5 @@
-// Convolution by its definition, and linear layers as its 1x1 case: every pixel (token) is a row of a matrix product whose
-// inner dimension runs over taps and input channels. No im2col: a tap is an offset into the source.
+// Convolution by its definition, and linear layers as its 1x1 case: every pixel (token) is a row of a matrix product
+// whose inner dimension runs over taps and input channels. No im2col: a tap is an offset into the source.
 
 struct Product {
   const act_t* src;

@@ -18,7 +18,8 @@ void prepare(const PrepareArgs& args, float* dst);
 
 void layer_norm(const LayerNormArgs& args, float* dst);
 
-/// All operands float32 and dense: q [batch][queries][heads * head_dim], k and v with the added tokens already in front.
+/// All operands float32 and dense: q [batch][queries][heads * head_dim], k and v with the added tokens already in
+/// front.
 void attention(const AttentionArgs& args, const float* q, const float* k, const float* v, float* dst);
 
 }  // namespace kandinsky::reference

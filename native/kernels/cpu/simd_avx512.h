@@ -38,7 +38,8 @@ INLINE void transpose_16x16(const uint32_t* src, int words, uint32_t* dst, int64
     a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
     a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
   }
-  // a[4 r + c] holds columns c, c + 4, c + 8, c + 12 of rows 4 r to 4 r + 3: what is left is a 4 x 4 transpose of lanes.
+  // a[4 r + c] holds columns c, c + 4, c + 8, c + 12 of rows 4 r to 4 r + 3: what is left is a 4 x 4 transpose of
+  // lanes.
   for (int c = 0; c < 4; ++c) {
     const __m512i low = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88), high = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
     const __m512i low2 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88);

@@ -6,9 +6,9 @@
 // M(x) = x (x^2 - a^2)(x^2 - b^2), row j of B^T holds the coefficients of M(x) / (x - p_j) (the last row those of M),
 // column j of A^T the powers of p_j, and row j of G those powers times 1 / M'(p_j).
 //
-// Tiles are handled in one of two ways. Where the packed weights fit in the last-level cache, each thread takes blocks of
-// tiles, transforms them and runs them through all panels of out channels. Else all threads transform a large group of
-// tiles, meet, and then each takes panels of it, so that the weights are read from memory once per group.
+// Tiles are handled in one of two ways. Where the packed weights fit in the last-level cache, each thread takes blocks
+// of tiles, transforms them and runs them through all panels of out channels. Else all threads transform a large group
+// of tiles, meet, and then each takes panels of it, so that the weights are read from memory once per group.
 
 template <int M>
 struct Winograd {
@@ -64,7 +64,7 @@ INLINE Winograd<M> winograd_layout(const ConvArgs* args, Arena& arena) {
   const int64_t fit = bytes / ((int64_t)g.kProducts * g.channels * sizeof(act_t));
   const int limit = max_of((int)(fit < 100000 ? fit : 100000) / kBlockTiles, 1) * kBlockTiles;
   g.shared = !args->weights.packed ||
-             panel_count(args->weights.rows) * panel_size(args->weights.algorithm, args->weights.rows) * (int)sizeof(weight_t) > kCachedWeights;
+             (int64_t)packed_size(args->weights.algorithm, &args->weights.rows) > kCachedWeights;
   g.block = min_of(kBlockTiles, g.tiles);
   g.group = g.shared ? min_of(round_up(ceil_div(g.tiles, ceil_div(g.tiles, limit)), kBlockTiles), g.tiles) : g.block;
   // One cache line more than the data, or positions a power of two apart would compete for the same cache sets.
@@ -209,7 +209,8 @@ static void winograd_private(const Winograd<M>& g, const WinogradScratch& scratc
 }
 
 template <int M>
-static void winograd_group(const Winograd<M>& g, int start, const WinogradScratch& scratch, WorkContext* work, int nth) {
+static void winograd_group(const Winograd<M>& g, int start, const WinogradScratch& scratch, WorkContext* work,
+                           int nth) {
   const ProductWeights& w = g.args->weights;
   const int size = min_of(g.group, g.tiles - start), panels = panel_count(w.rows);
   for (int slot; (slot = take_task(work)) < size;) {

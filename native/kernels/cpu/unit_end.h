@@ -1,6 +1,4 @@
-// What one translation unit consists of, after it has defined its vectors. The unit defines KERNELS (the table's name)
-// and, if its dot product takes bfloat16, ACT_BF16 with vb, bload, broadcast_pair and vdot, or WEIGHTS_F32 for weights that
-// are not narrowed.
+// What one translation unit consists of, after it has defined its vectors, and the table of it.
 
 #include "kernels/cpu/common.h"
 #include "kernels/cpu/microkernel.h"
@@ -10,23 +8,16 @@
 #include "kernels/cpu/prepare.h"
 #include "kernels/cpu/attention.h"
 
+template <typename T>
+constexpr NumberType number_type() {
+  return sizeof(T) == sizeof(float) ? NumberType::f32 : NumberType::bf16;
+}
+
 }  // namespace
 
-#ifdef ACT_BF16
-static constexpr NumberType kNumberType = NumberType::bf16;
-#else
-static constexpr NumberType kNumberType = NumberType::f32;
-#endif
-
-#ifdef WEIGHTS_F32
-static constexpr NumberType kWeightType = NumberType::f32;
-#else
-static constexpr NumberType kWeightType = NumberType::bf16;
-#endif
-
 extern const CpuKernels KERNELS = {KERNELS_NAME,
-                                   kNumberType,
-                                   kWeightType,
+                                   number_type<act_t>(),
+                                   number_type<weight_t>(),
                                    kPanel,
                                    packed_size,
                                    dequantize_q8_0,
@@ -36,3 +27,5 @@ extern const CpuKernels KERNELS = {KERNELS_NAME,
                                    {conv_scratch, conv},
                                    {gemm_scratch, gemm},
                                    {attention_scratch, attention}};
+
+}  // namespace kandinsky
