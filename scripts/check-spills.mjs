@@ -2,23 +2,29 @@
 //
 // Looks at the machine code of the CPU kernels' inner loops for vector registers that the compiler moves to and from the
 // stack: the loops are written to fit the registers exactly, and a compiler that spills there halves their speed without
-// any test failing. portable.cpp is left out: no one knows its registers. Prints one line per loop; exits 1 if a loop spills, 2 if no loop is found. Needs binutils' objdump.
+// any other test failing. portable.cpp is left out: no one knows its registers. Prints one line per loop; exits 1 if a
+// loop spills, 2 if no loop is found. Needs binutils' objdump; the variable OBJDUMP names another processor's.
 import { execFileSync } from 'node:child_process'
+import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 
-const HOT_FUNCTION = /multiply_tile<(\d+), (\d+)>/
-const PRODUCT = /^(vdpbf16ps|vpdpbusd|vfmadd\w+|mulps|bfdot|fmla|usdot|sdot)\b/
-const VECTOR_ON_STACK = /%[xyz]mm.*\(%r[sb]p|\(%r[sb]p.*%[xyz]mm|\b(ldr|str|ldp|stp)\s+q\d+.*\[sp/
+const HOT_FUNCTION = /multiply_tile<\d+, \d+>/
+const PRODUCT = /^(vdpbf16ps|vfmadd\w+|bfdot|fmla)\b/
+const VECTOR = /%[xyz]mm\d|\b(ldr|str|ldp|stp)\s+q\d/
+const STACK = /\(%rsp[,)]|\[sp\b/
+// %rbp and x29 are ordinary registers, except in a function that begins by pointing them at its stack.
+const FRAME_START = /^(mov\s+%rsp,%rbp|mov\s+x29, sp|stp\s+x29, .*\[sp)/
+const STACK_OR_FRAME = /\(%r[sb]p[,)]|\[(sp|x29)\b/
 
-/** Splits objdump's text into functions: { name, member, instructions: [{ address, text }] }. */
+/** Splits objdump's text into functions: { name, file, instructions: [{ address, text }] }. */
 function parseFunctions(disassembly) {
   const functions = []
-  let member = ''
+  let file = ''
   for (const line of disassembly.split('\n')) {
-    member = /^(\S+):\s+file format/.exec(line)?.[1] ?? member
+    file = /^(\S+):\s+file format/.exec(line)?.[1] ?? file
     const header = /^[0-9a-f]+ <(.+)>:$/.exec(line)
     if (header) {
-      functions.push({ name: header[1], member, instructions: [] })
+      functions.push({ name: header[1], file: path.basename(file), instructions: [] })
       continue
     }
     const instruction = /^\s*([0-9a-f]+):\s+(\S.*)$/.exec(line)
@@ -44,29 +50,40 @@ function innerLoop(instructions) {
 }
 
 /**
- * The inner loops of the matrix-product kernels in an object file, archive or library.
- * @param {string} file path
- * @param {string} [objdump] the program, for other processors than this one
- * @returns {{ name: string, instructions: number, spills: number }[]}
+ * The inner loops of the matrix-product kernels in the output of `objdump -d -C --no-show-raw-insn`.
+ * @param {string} disassembly
+ * @returns {{ name: string, file: string, instructions: number, spills: number }[]} `instructions` is 0 where a function
+ *   has no loop with products in it
  */
-export function findLoops(file, objdump = 'objdump') {
-  const text = execFileSync(objdump, ['-d', '-C', '--no-show-raw-insn', file], { encoding: 'utf8', maxBuffer: 1 << 30 })
-  return parseFunctions(text)
-    .filter(({ name, member }) => HOT_FUNCTION.test(name) && !member.includes('portable'))
-    .map(({ name, member, instructions }) => {
+export function findLoopsIn(disassembly) {
+  return parseFunctions(disassembly)
+    .filter(({ name, file }) => HOT_FUNCTION.test(name) && !file.includes('portable'))
+    .map(({ name, file, instructions }) => {
+      const onStack = instructions.some(({ text }) => FRAME_START.test(text)) ? STACK_OR_FRAME : STACK
       const body = innerLoop(instructions)
       return {
-        name: `${member} ${HOT_FUNCTION.exec(name)[0]}`,
+        name: HOT_FUNCTION.exec(name)[0],
+        file,
         instructions: body.length,
-        spills: body.filter((one) => VECTOR_ON_STACK.test(one.text)).length,
+        spills: body.filter(({ text }) => VECTOR.test(text) && onStack.test(text)).length,
       }
     })
 }
 
+/**
+ * The same of an object file, archive or library.
+ * @param {string} file path
+ * @param {string} [objdump] the program, for other processors than this one
+ */
+export function findLoops(file, objdump = 'objdump') {
+  const options = ['-d', '-C', '--no-show-raw-insn', file]
+  return findLoopsIn(execFileSync(objdump, options, { encoding: 'utf8', maxBuffer: 1 << 30 }))
+}
+
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   const loops = process.argv.slice(2).flatMap((file) => findLoops(file, process.env.OBJDUMP))
-  for (const { name, instructions, spills } of loops) {
-    console.log(`${spills ? 'SPILLS' : 'ok'} ${spills} of ${instructions} instructions: ${name}`)
+  for (const { name, file, instructions, spills } of loops) {
+    console.log(`${spills ? 'SPILLS' : 'ok'} ${spills} of ${instructions} instructions: ${file} ${name}`)
   }
   process.exitCode = loops.length === 0 ? 2 : loops.some(({ spills }) => spills > 0) ? 1 : 0
 }
