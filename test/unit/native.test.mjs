@@ -56,6 +56,41 @@ test('the addon says what it is', () => {
   assert.ok(cpu.totalBytes > 0)
 })
 
+test('KANDINSKY_CPU forces an instruction set, and a name that this machine does not have is an error', async () => {
+  const embed = async (KANDINSKY_CPU) => {
+    const printed = await script(
+      `
+        import { binding } from '${dist('native.js')}'
+        import { textEncoderJob, textInputs } from '${helper}'
+        const native = binding()
+        try {
+          const network = await native.loadNetwork(textEncoderJob(native))
+          const { text_embeds } = await network.run('forward', textInputs(), {})
+          console.log(JSON.stringify({ values: [...text_embeds.data] }))
+        } catch ({ name, code, message }) {
+          console.log(JSON.stringify({ name, code, message }))
+        }`,
+      { env: { KANDINSKY_CPU } },
+    )
+    return JSON.parse(printed)
+  }
+  const { name, code, message } = await embed('z80')
+  assert.deepEqual([name, code], ['KandinskyError', 'INVALID_ARGUMENT'])
+  const known = /^Expected one of (.+) for KANDINSKY_CPU but received z80$/.exec(message)?.[1].split(', ')
+  assert.ok(known?.includes('portable'), message)
+  const elsewhere = process.arch === 'arm64' ? 'avx2' : 'neon'
+  assert.equal((await embed(elsewhere)).code, 'INVALID_ARGUMENT')
+
+  const { values: expected } = await embed('portable')
+  const largest = Math.max(...expected.map(Math.abs))
+  for (const variant of known) {
+    const { values } = await embed(variant)
+    const difference = Math.max(...values.map((value, i) => Math.abs(value - expected[i])))
+    // NaN fails, too. Variants that round to bfloat16 differ most in networks as small as this one.
+    assert.ok(difference <= 0.06 * largest, `${variant} differs by ${difference}, the largest value is ${largest}`)
+  }
+})
+
 test('errors are KandinskyErrors with the stack of the caller', async () => {
   async function callerOfReadGguf() {
     await native.readGguf('/nowhere/model.gguf')
