@@ -1,7 +1,7 @@
 // Times single networks at their real size, filled with random weights, and, where Python with torch and diffusers is
 // there, the same work in the same minutes: both sides take turns, the best of each counts, the ratio is what to quote.
 //
-//   npm run bench -- --case unet-512 --json [--type q8_0] [--device cpu] [--threads 2] [--rounds 3] [--python python3]
+//   npm run bench -- --case unet-512 --json [--type q8_0] [--device cpu] [--threads 2] [--packing fast] [--rounds 3] [--python python3]
 //
 // Cases: prior (one guided step, 81 tokens), unet-256, unet-512, unet-768 (one guided step, batch 2), movq-512, movq-768
 // (one decode); of Kandinsky 2.1 prior21, unet21-512 and text21 (MultilingualCLIP, prompt and negative prompt). Without
@@ -20,6 +20,7 @@ const { values } = parseArgs({
     type: { type: 'string', default: 'q8_0' },
     device: { type: 'string', default: 'cpu' },
     threads: { type: 'string', default: '0' },
+    packing: { type: 'string', default: 'compact' },
     rounds: { type: 'string', default: '3' },
     python: { type: 'string', default: 'python3' },
     'no-torch': { type: 'boolean' },
@@ -64,7 +65,7 @@ for (const name of cases) {
 
   const ours = startWorker(process.execPath, [
     path.join(import.meta.dirname, 'worker.mjs'),
-    ...[name, file, values.device, values.threads],
+    ...[name, file, values.device, values.threads, values.packing],
   ])
   const theirs = withTorch
     ? startWorker(values.python, [path.join(import.meta.dirname, 'torch_worker.py'), name, values.threads])
@@ -88,6 +89,7 @@ for (const name of cases) {
     load_ms: load.load_ms,
     weights: values.type,
     device: values.device,
+    packing: values.packing,
     ...(theirs && {
       torch_ms_per_step: round1(Math.min(...times.theirs)),
       torch_peak_mb: torchEnd.peak_mb,

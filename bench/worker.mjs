@@ -5,7 +5,7 @@ import { Model } from '../dist/models.js'
 import { Generator } from '../dist/random.js'
 import { Tensor } from '../dist/tensor.js'
 
-const [name, file, device, threads] = process.argv.slice(2)
+const [name, file, device, threads, packing] = process.argv.slice(2)
 const [network, pixels] = name.split('-')
 const noise = new Generator(0)
 const latent = Number(pixels) / 8
@@ -16,6 +16,7 @@ const [component] = await checkpoint.components()
 const model = new Model(await checkpoint.component(component), {
   device,
   threads: Number(threads) || undefined,
+  packing,
 })
 await model.load()
 answer({ load_ms: Math.round(performance.now() - started) })

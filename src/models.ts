@@ -11,6 +11,7 @@ import {
   type NativeNetwork,
   type NativeProgress,
   type NativeTensor,
+  type Packing,
   type WeightType,
 } from './native.js'
 import { Tensor } from './tensor.js'
@@ -22,6 +23,11 @@ export interface ModelOptions {
   weights?: WeightType | undefined
   /** CPU threads; default: one per physical core */
   threads?: number | undefined
+  /**
+   * CPU only. `compact` (default) leaves weights in memory as stored and expands each as it is used; `fast` keeps them
+   * expanded, which takes 2 to 8 bytes per weight
+   */
+  packing?: Packing | undefined
   /** networks that share a group take turns on the device, and load when their turn comes */
   group?: ModelGroup | undefined
 }
@@ -56,6 +62,12 @@ export function checkThreads(threads: number | undefined): number {
   if (!Number.isInteger(threads) || threads < 1 || threads > 1024)
     throw invalid('threads', 'an integer from 1 to 1024', threads)
   return threads
+}
+
+function checkPacking(packing: Packing = 'compact', device: string): Packing {
+  if (packing !== 'compact' && packing !== 'fast') throw invalid('packing', "'compact' or 'fast'", packing)
+  if (packing === 'fast' && device !== 'cpu') throw invalid('packing', `'compact' with the device ${device}`, packing)
+  return packing
 }
 
 /**
@@ -129,6 +141,7 @@ export class Model {
   readonly #component: Component
   readonly #weights: WeightType | undefined
   readonly #threads: number
+  readonly #packing: Packing
   readonly #group: ModelGroup
   #network: NativeNetwork | undefined
   #disposed = false
@@ -142,6 +155,7 @@ export class Model {
     this.#component = component
     this.#weights = checkWeightType(options.weights)
     this.#threads = checkThreads(options.threads)
+    this.#packing = checkPacking(options.packing, this.device)
     this.#group = options.group ?? new ModelGroup()
   }
 
@@ -204,6 +218,7 @@ export class Model {
       tensors: tensorSources(this.#component, this.#weights),
       device: this.device,
       threads: this.#threads,
+      packing: this.#packing,
     }
     const network = await cancellable(signal, (cancel) => binding().loadNetwork({ ...job, cancel }, onProgress))
     this.#network = network

@@ -24,6 +24,9 @@ export interface TensorSource {
   random?: { seed: number; scale: number; mean: number }
 }
 
+/** What the CPU's kernels do with weights. */
+export type Packing = 'compact' | 'fast'
+
 export type ConfigValue = boolean | number | string | boolean[] | number[] | string[]
 /** `config.json` without its null entries; numbers that are whole travel as integers. */
 export type Config = Record<string, ConfigValue>
@@ -88,6 +91,7 @@ export interface Binding {
       tensors: TensorSource[]
       device: string
       threads: number
+      packing: Packing
       cancel?: CancelFlag | undefined
     },
     onProgress?: NativeProgress,

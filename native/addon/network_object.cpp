@@ -111,6 +111,12 @@ Napi::Object network_object(Napi::Env env, const SharedState& state) {
   return object;
 }
 
+Packing to_packing(const std::string& name) {
+  if (name == "compact") return Packing::compact;
+  if (name == "fast") return Packing::fast;
+  fail(ErrorCode::invalid_argument, "Expected 'compact' or 'fast' for packing but received \"%s\"", name.c_str());
+}
+
 class LoadJob : public Job {
  public:
   explicit LoadJob(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -120,6 +126,7 @@ class LoadJob : public Job {
     sources_ = to_sources(job["tensors"]);
     options_.device = job["device"].text();
     options_.threads = static_cast<int>(job["threads"].integer(0, 1024));
+    options_.packing = to_packing(job["packing"].text());
     cancel = CancelFlag::token_of(job["cancel"]);
     if (const Argument callback = argument(info, 1, "onProgress"); !callback.is_missing())
       on_progress = Napi::Persistent(callback.function());

@@ -81,6 +81,9 @@ std::shared_ptr<const std::byte> File::map() const {
   return {static_cast<const std::byte*>(address), [](const std::byte* view) { UnmapViewOfFile(view); }};
 }
 
+// The system takes a view's pages when it needs them.
+void drop_pages(const std::byte*, size_t) {}
+
 #else
 
 File::File(const std::string& path) : path_(path) {
@@ -115,6 +118,13 @@ std::shared_ptr<const std::byte> File::map() const {
     fail(ErrorCode::bad_file, "%s could not be mapped: %s", path_.c_str(), std::strerror(errno));
   return {static_cast<const std::byte*>(address),
           [size](const std::byte* first) { ::munmap(const_cast<std::byte*>(first), size); }};
+}
+
+void drop_pages(const std::byte* first, size_t size) {
+  const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t start = (reinterpret_cast<uintptr_t>(first) + page - 1) / page * page;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(first) + size) / page * page;
+  if (start < end) ::madvise(reinterpret_cast<void*>(start), end - start, MADV_DONTNEED);
 }
 
 #endif

@@ -39,4 +39,7 @@ class File {
 #endif
 };
 
+/// Gives back the memory of the pages that lie wholly in a part of a mapping; reading them again brings them back.
+void drop_pages(const std::byte* first, size_t size);
+
 }  // namespace kandinsky

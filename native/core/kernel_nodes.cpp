@@ -1,6 +1,8 @@
 #include "core/kernel_nodes.h"
 
 #include <algorithm>
+
+#include "core/packed_weights.h"
 #include <cstring>
 
 namespace kandinsky {
@@ -24,6 +26,7 @@ ProductWeights KernelNodes::weights(const ggml_tensor* weight, int taps, Algorit
   rows.out_features = static_cast<int>(weight->ne[1]);
   rows.taps = taps;
   rows.in_features = static_cast<int>(weight->ne[0]) / taps;
+  if (packed_) result.packed = packed_->get(weight, rows, algorithm);
   return result;
 }
 

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "core/ggml_type.h"
 
 namespace kandinsky {
@@ -66,6 +67,12 @@ void WeightStore::load(Device& device, const std::atomic<bool>* cancel,
   map_files(device, files);
   allocate_rest(device);
   read_rest(device, files, cancel, progress);
+}
+
+void WeightStore::drop_pages(const ggml_tensor* weight) const {
+  const auto found = weights_.find(ggml_get_name(weight));
+  if (found == weights_.end() || !found->second.is_mapped) return;
+  kandinsky::drop_pages(static_cast<const std::byte*>(weight->data), ggml_nbytes(weight));
 }
 
 void WeightStore::map_files(Device& device, SourceFiles& files) {

@@ -40,6 +40,8 @@ class WeightStore {
   };
   const std::vector<Spec>& specs() const { return specs_; }
   uint64_t bytes() const { return bytes_; }
+  /// Gives back the memory of a mapped weight until it is read again.
+  void drop_pages(const ggml_tensor* weight) const;
   /// Whether every weight is float32 in memory.
   bool is_f32() const { return is_f32_; }
 

@@ -37,9 +37,14 @@ class Network {
   virtual uint64_t compute_bytes() const = 0;
 };
 
+/// What the CPU's kernels do with weights: expand them as loaded at each use, or once, which takes 2 to 8 bytes per
+/// weight instead of about 1.
+enum class Packing { compact, fast };
+
 struct LoadOptions {
   std::string device = "cpu";  // "cpu", "cuda", "cuda:1"
   int threads = 0;             // 0: one per physical core
+  Packing packing = Packing::compact;
   const std::atomic<bool>* cancel = nullptr;
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes; called on the loading thread
 };

@@ -3,6 +3,7 @@
 #include <new>
 
 #include "core/error.h"
+#include "core/packed_weights.h"
 #include "models/model.h"
 #include "models/network.h"
 
@@ -43,6 +44,12 @@ class LoadedNetwork : public Network {
         weights_(config.component(), sources),
         model_(factory(config, weights_.root())) {
     weights_.load(device_, options.cancel, options.progress);
+    if (options.packing == Packing::compact) return;
+    if (!device_.is_cpu()) {
+      fail(ErrorCode::invalid_argument, "Expected a CPU for the packing fast but the device is %s",
+           device_.name().c_str());
+    }
+    packed_ = std::make_unique<PackedWeights>(kernels(), weights_, device_.threads());
   }
 
   HostTensors run(const std::string& method, const HostTensors& inputs, const RunOptions& options) override {
@@ -60,7 +67,7 @@ class LoadedNetwork : public Network {
     }
   }
 
-  uint64_t weight_bytes() const override { return weights_.bytes(); }
+  uint64_t weight_bytes() const override { return weights_.bytes() + (packed_ ? packed_->bytes() : 0); }
   uint64_t compute_bytes() const override { return compute_bytes_; }
 
  private:
@@ -94,14 +101,16 @@ class LoadedNetwork : public Network {
   }
 
   /// A network whose matrices are all float32 is computed in float32, whatever else the processor offers.
+  const CpuKernels& kernels() const { return cpu_kernels(weights_.is_f32()); }
   std::unique_ptr<KernelNodes> kernel_nodes() const {
     if (!device_.is_cpu()) return nullptr;
-    return std::make_unique<KernelNodes>(cpu_kernels(weights_.is_f32()), device_.threads(), nullptr);
+    return std::make_unique<KernelNodes>(kernels(), device_.threads(), packed_.get());
   }
 
   std::string component_;
   Device device_;
   WeightStore weights_;
+  std::unique_ptr<PackedWeights> packed_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Graph> graph_;
   std::string graph_key_;

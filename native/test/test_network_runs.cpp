@@ -92,6 +92,23 @@ TEST(prior_with_small_weights_stays_near_diffusers) {
   }
 }
 
+TEST(packed_weights_give_the_same_results_whatever_size_comes_next) {
+  LoadOptions options;
+  options.packing = Packing::fast;
+  const auto compact = load(unet_component()), fast = load(unet_component(), options);
+  const uint64_t loaded = fast->weight_bytes();
+  HostTensors inputs = unet_inputs();
+  for (const int64_t side : {8, 64, 8}) {
+    inputs["sample"] = {{2, 4, side, side}, std::vector<float>(2 * 4 * side * side), {}, false};
+    for (size_t i = 0; i < inputs["sample"].f32.size(); ++i) inputs["sample"].f32[i] = std::sin(0.7f * i);
+    const HostTensor expected = compact->run("forward", inputs, {}).at("sample");
+    const double difference = largest_difference(fast->run("forward", inputs, {}).at("sample"), expected);
+    const double allowed = allowed_difference(expected, 1e-4 * largest_value(expected));
+    CHECK_MESSAGE(difference <= allowed, std::to_string(side) + ": differs by " + std::to_string(difference));
+  }
+  CHECK(fast->weight_bytes() > loaded);
+}
+
 TEST(quantized_weights_take_less_memory) {
   Component component = unet_component();
   const uint64_t f32 = load(component)->weight_bytes();

@@ -5,7 +5,7 @@ import { type Checkpoint, openCheckpoint, type Side } from '../checkpoint.js'
 import { invalid, KandinskyError } from '../errors.js'
 import { connectedPrior, resolveSource } from '../hub.js'
 import { Model, ModelGroup, type ModelOptions } from '../models.js'
-import type { WeightType } from '../native.js'
+import type { Packing, WeightType } from '../native.js'
 import type { ClipProcessorConfig } from '../processing.js'
 import type { DptProcessorConfig } from '../processing-depth.js'
 import { schedulerByName, schedulerFromConfig } from '../schedulers/registry.js'
@@ -42,6 +42,11 @@ export interface PretrainedOptions {
   offload?: 'none' | 'model' | undefined
   /** CPU threads, default one per physical core */
   threads?: number | undefined
+  /**
+   * CPU only. `compact` (default) leaves weights in memory as stored and expands each as it is used; `fast` keeps them
+   * expanded, which takes 2 to 8 bytes per weight
+   */
+  packing?: Packing | undefined
   /** where downloads are kept; default: the Hugging Face cache */
   cacheDir?: string | undefined
   /** branch, tag or commit of a hub repository; default `main` */
@@ -54,7 +59,7 @@ export interface PretrainedOptions {
 }
 
 const pretrainedOptions = [
-  ...['subfolder', 'device', 'weights', 'variant', 'scheduler', 'offload', 'threads'],
+  ...['subfolder', 'device', 'weights', 'variant', 'scheduler', 'offload', 'threads', 'packing'],
   ...['cacheDir', 'revision', 'token', 'signal', 'onProgress'],
 ]
 
@@ -248,7 +253,7 @@ async function createModels(
   checkpoint: Checkpoint,
   required: Record<string, string>,
   optional: Record<string, string>,
-  { device, weights, threads, group }: ModelOptions,
+  { device, weights, threads, packing, group }: ModelOptions,
 ): Promise<Record<string, Model>> {
   const models: Record<string, Model> = {}
   for (const [name, className] of Object.entries({ ...required, ...optional })) {
@@ -259,7 +264,7 @@ async function createModels(
         'UNSUPPORTED_MODEL',
         `Expected a ${className} as ${name} of ${checkpoint.source} but found ${component?.className ?? 'none'}`,
       )
-    models[name] = new Model(component, { device, weights, threads, group })
+    models[name] = new Model(component, { device, weights, threads, packing, group })
   }
   return models
 }

@@ -26,7 +26,15 @@ export function textEncoderJob(binding, changes = {}) {
   const tensors = binding
     .describeNetwork(className, 'text_encoder', changed)
     .map(({ name, shape }) => randomSource(name, shape))
-  return { className, component: 'text_encoder', config: changed, tensors, device: 'cpu', threads: 1 }
+  return {
+    className,
+    component: 'text_encoder',
+    config: changed,
+    tensors,
+    device: 'cpu',
+    threads: 1,
+    packing: 'compact',
+  }
 }
 
 /** Token ids for `batch` prompts; 500 of them keep the network busy for a while. */

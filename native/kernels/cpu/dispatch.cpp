@@ -136,8 +136,8 @@ const CpuKernels& cpu_kernels(bool exact) {
 Algorithm choose_algorithm(int height, int width, int in_features, bool packed) {
   if (in_features % 16 != 0) return Algorithm::direct;
   const int pixels = height * width;
-  if (pixels >= (packed ? 24 * 24 : 16 * 16)) return Algorithm::winograd_f4;
-  if (pixels >= (packed ? 12 * 12 : 8 * 8)) return Algorithm::winograd_f2;
+  if (pixels >= (packed ? 32 * 32 : 16 * 16)) return Algorithm::winograd_f4;
+  if (pixels >= (packed ? 16 * 16 : 8 * 8)) return Algorithm::winograd_f2;
   return Algorithm::direct;
 }
 
