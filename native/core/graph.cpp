@@ -11,12 +11,6 @@ namespace {
 
 constexpr size_t max_leaves = 4096;
 
-ggml_context* new_context(size_t bytes) {
-  ggml_context* context = ggml_init({bytes, nullptr, true});
-  if (!context) fail(ErrorCode::out_of_memory, "no memory for a graph of %zu bytes", bytes);
-  return context;
-}
-
 const void* host_data(const HostTensor& tensor) {
   return tensor.is_int ? static_cast<const void*>(tensor.i32.data()) : tensor.f32.data();
 }
@@ -41,6 +35,12 @@ Graph::Graph(Device& device, const HostTensors& inputs, const std::vector<std::s
   context_.reset(new_context(max_nodes * ggml_tensor_overhead() + 2 * ggml_graph_overhead_custom(max_nodes, false)));
   leaf_context_.reset(new_context(max_leaves * ggml_tensor_overhead()));
   for (Part* part : {&every_run_, &kept_}) part->graph = ggml_new_graph_custom(context(), max_nodes, false);
+}
+
+ggml_context* Graph::new_context(size_t bytes) {
+  // ggml_init would assert that it gets its memory; here a lack of it throws. Only what is used of it is ever touched.
+  arenas_.emplace_back(new std::byte[bytes]);
+  return ggml_init({bytes, arenas_.back().get(), true});
 }
 
 ggml_tensor* Graph::new_leaf(const std::string& name, ggml_type type, const std::vector<int64_t>& ne) {
@@ -104,12 +104,16 @@ void Graph::finish() {
     fail(ErrorCode::invalid_argument, "Expected the name of one of the network's modules for taps but received \"%s\"",
          taps_.begin()->c_str());
   }
-  allocate_leaves();
+  std::vector<Part*> parts;
   for (Part* part : {&kept_, &every_run_}) {
     if (ggml_graph_n_nodes(part->graph) == 0) continue;
     check_nodes(*part);
-    allocate_nodes(*part);
+    part->allocator.reset(ggml_gallocr_new(ggml_backend_get_default_buffer_type(device_.backend())));
+    parts.push_back(part);
   }
+  expect_memory(parts);
+  allocate_leaves();
+  for (Part* part : parts) allocate_nodes(*part);
   if (!kernels_) return;
   kernels_->allocate();
   compute_bytes_ += kernels_->scratch_bytes();
@@ -125,6 +129,21 @@ void Graph::check_nodes(const Part& part) const {
   }
 }
 
+/// Before anything is allocated: some systems promise any amount of memory and end the process when it is used.
+void Graph::expect_memory(const std::vector<Part*>& parts) const {
+  size_t needed = kernels_ ? kernels_->scratch_bytes() : 0, free = 0, total = 0;
+  for (const Part* part : parts) {
+    size_t bytes = 0;  // with the leaves, which have no memory yet
+    ggml_gallocr_reserve_n_size(part->allocator.get(), part->graph, nullptr, nullptr, &bytes);
+    needed += bytes;
+  }
+  device_memory(device_.handle(), &free, &total);
+  if (total == 0 || needed <= free) return;
+  fail(ErrorCode::out_of_memory,
+       "Expected %.0f MB of free memory on %s for activations but %.0f MB of %.0f MB are free", needed / 1e6,
+       device_.name().c_str(), free / 1e6, total / 1e6);
+}
+
 void Graph::allocate_leaves() {
   leaf_buffer_.reset(ggml_backend_alloc_ctx_tensors(leaf_context_.get(), device_.backend()));
   if (!leaf_buffer_) fail(ErrorCode::out_of_memory, "no memory for a graph's inputs on %s", device_.name().c_str());
@@ -137,20 +156,11 @@ void Graph::allocate_leaves() {
 }
 
 void Graph::allocate_nodes(Part& part) {
-  ggml_gallocr_ptr& allocator = part.allocator;
-  allocator.reset(ggml_gallocr_new(ggml_backend_get_default_buffer_type(device_.backend())));
-  // Measured first: some systems promise any amount of memory and end the process when it is used.
-  size_t needed = 0, free = 0, total = 0;
-  ggml_gallocr_reserve_n_size(allocator.get(), part.graph, nullptr, nullptr, &needed);
-  device_memory(device_.handle(), &free, &total);
-  const bool fits = total == 0 || needed <= free;
-  if (!fits || !ggml_gallocr_reserve(allocator.get(), part.graph) ||
-      !ggml_gallocr_alloc_graph(allocator.get(), part.graph)) {
-    fail(ErrorCode::out_of_memory,
-         "Expected %.0f MB of free memory on %s for activations but %.0f MB of %.0f MB are free", needed / 1e6,
-         device_.name().c_str(), free / 1e6, total / 1e6);
+  ggml_gallocr_t allocator = part.allocator.get();
+  if (!ggml_gallocr_reserve(allocator, part.graph) || !ggml_gallocr_alloc_graph(allocator, part.graph)) {
+    fail(ErrorCode::out_of_memory, "no memory for activations on %s", device_.name().c_str());
   }
-  compute_bytes_ += ggml_gallocr_get_buffer_size(allocator.get(), 0);
+  compute_bytes_ += ggml_gallocr_get_buffer_size(allocator, 0);
 }
 
 bool Graph::kept_is_valid(const HostTensors& inputs) const {

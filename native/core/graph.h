@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <functional>
 #include <map>
 #include <set>
@@ -72,8 +73,10 @@ class Graph {
     ggml_gallocr_ptr allocator;
   };
 
+  ggml_context* new_context(size_t bytes);
   ggml_tensor* new_leaf(const std::string& name, ggml_type type, const std::vector<int64_t>& ne);
   void check_nodes(const Part& part) const;
+  void expect_memory(const std::vector<Part*>& parts) const;
   void allocate_leaves();
   void allocate_nodes(Part& part);
   bool kept_is_valid(const HostTensors& inputs) const;
@@ -82,6 +85,7 @@ class Graph {
   Device& device_;
   std::map<std::string, std::pair<std::vector<int64_t>, bool>> shapes_;  // of the inputs; true: int32
   std::set<std::string> taps_;                                          // not yet found
+  std::vector<std::unique_ptr<std::byte[]>> arenas_;  // what the contexts lie in
   ggml_context_ptr context_;
   ggml_context_ptr leaf_context_;  // inputs and indices keep their memory between runs, apart from the nodes'
   std::unique_ptr<KernelNodes> kernels_;
