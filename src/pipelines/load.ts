@@ -262,7 +262,7 @@ async function createModels(
     if (component?.className !== className)
       throw new KandinskyError(
         'UNSUPPORTED_MODEL',
-        `Expected a ${className} as ${name} of ${checkpoint.source} but found ${component?.className ?? 'none'}`,
+        `Expected a ${className} as ${name} of ${checkpoint.source} but found ${component?.className ?? 'none with a config and weights'}`,
       )
     models[name] = new Model(component, { device, weights, threads, packing, group })
   }
