@@ -50,6 +50,8 @@ class Graph {
 
   /// A result of `rank` dimensions; rank 4 is an image and is returned as NCHW.
   void output(const std::string& name, ggml_tensor* tensor, int rank);
+  /// Whether the caller asked for an intermediate tensor of that name.
+  bool wants(const std::string& name) const { return taps_.count(name) != 0; }
   /// Makes `tensor` an output if its name was asked for.
   void tap(const std::string& name, ggml_tensor* tensor, int rank);
 

@@ -139,12 +139,13 @@ Attention::Attention(const Weights& w, const Names& names, int64_t channels, int
 }
 
 ggml_tensor* Attention::forward(Graph& g, ggml_tensor* x, ggml_tensor* mask, const KeysValues& added,
-                                ggml_tensor* residual) const {
+                                ggml_tensor* residual, KeysValues* own) const {
   const Epilogue epilogue{Activation::none, nullptr, attention_takes_operands(g, to_q.weight->ne[1] / heads)};
   x = operand(g, x);
   ggml_tensor* q = to_q.forward(g, x, epilogue);
-  const KeysValues own{to_k.forward(g, x, epilogue), to_v.forward(g, x, epilogue)};
-  return to_out.forward(g, kandinsky::attention(g, q, own, heads, mask, added), {Activation::none, residual, false});
+  const KeysValues of_x{to_k.forward(g, x, epilogue), to_v.forward(g, x, epilogue)};
+  if (own) *own = of_x;
+  return to_out.forward(g, kandinsky::attention(g, q, of_x, heads, mask, added), {Activation::none, residual, false});
 }
 
 ImageAttention::ImageAttention(const Weights& w, int64_t channels, const Options& options)

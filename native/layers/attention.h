@@ -30,9 +30,10 @@ struct Attention {
   /// Throws unsupported_model unless `heads` divides `channels`.
   Attention(const Weights& w, const Names& names, int64_t channels, int64_t heads);
 
-  /// residual + attention(x). x: ne = {C, tokens, B}, float32 or an operand; added: see attention().
-  ggml_tensor* forward(Graph& g, ggml_tensor* x, ggml_tensor* mask, const KeysValues& added,
-                       ggml_tensor* residual) const;
+  /// residual + attention(x). x: ne = {C, tokens, B}, float32 or an operand; added: see attention(). `own`, if not
+  /// null, receives the keys and values of x.
+  ggml_tensor* forward(Graph& g, ggml_tensor* x, ggml_tensor* mask, const KeysValues& added, ggml_tensor* residual,
+                       KeysValues* own = nullptr) const;
 
   Linear to_q, to_k, to_v, to_out;
   int64_t heads = 1;

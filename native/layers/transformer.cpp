@@ -10,8 +10,9 @@ TransformerBlock::TransformerBlock(const Weights& w, const Names& names, const O
       fc2(w[names.fc2], options.hidden_channels, options.channels),
       activation(options.activation) {}
 
-ggml_tensor* TransformerBlock::forward(Graph& g, ggml_tensor* x, ggml_tensor* mask) const {
-  x = attention.forward(g, norm1.forward(g, x, true), mask, {}, x);
+ggml_tensor* TransformerBlock::forward(Graph& g, ggml_tensor* x, ggml_tensor* mask, const KeysValues& added,
+                                       KeysValues* own) const {
+  x = attention.forward(g, norm1.forward(g, x, true), mask, added, x, own);
   ggml_tensor* hidden = fc1.forward(g, norm2.forward(g, x, true), {activation, nullptr, true});
   return fc2.forward(g, hidden, {Activation::none, x, false});
 }

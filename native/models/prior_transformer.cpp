@@ -10,6 +10,8 @@
 // - Token order: text, pooled text, time, noisy embedding, prd; the result is read from the last one.
 // - The mask is causal, additive with -10000 (a masked future key gets -20000), and the extra tokens are never masked.
 //   Without attention_mask there is no causal mask either.
+// - So text tokens see neither time nor noise: their keys and values stay the same over a generation, and a step only has
+//   to compute the last tokens. The reference computes all 81 each time.
 // - Missing keys of the config and null differ in diffusers ("prd" against no such token) but not here, where the
 //   presence of the weights decides.
 #include "core/error.h"
@@ -31,8 +33,12 @@ class PriorTransformer : public Model {
   void build(const std::string& method, Graph& g) const override;
 
  private:
-  HostTensor mask(const HostTensor& attention_mask) const;
+  HostTensor mask(const HostTensor& attention_mask, int64_t first_query, int64_t tokens) const;
+  ggml_tensor* text(Graph& g) const;
+  ggml_tensor* state(Graph& g) const;
+  ggml_tensor* with_positions(Graph& g, ggml_tensor* x, int64_t first) const;
   int64_t token_count() const { return text_tokens_ + extra_tokens_; }
+  int64_t fixed_tokens() const { return text_tokens_ + 1; }  // text and pooled text
 
   Config config_;
   int64_t channels_, embedding_dim_, pooled_dim_, output_dim_, text_tokens_, extra_tokens_;
@@ -90,14 +96,14 @@ PriorTransformer::PriorTransformer(const Config& config, const Weights& w)
   clip_std_ = w["clip_std"].get({1, output_dim_});
 }
 
-/// Additive, [B, 1, queries, keys].
-HostTensor PriorTransformer::mask(const HostTensor& attention_mask) const {
-  const int64_t batch = attention_mask.shape[0], tokens = token_count();
+/// Additive, [B, 1, queries, keys]: the queries from `first_query` on, of the first `tokens` tokens.
+HostTensor PriorTransformer::mask(const HostTensor& attention_mask, int64_t first_query, int64_t tokens) const {
+  const int64_t batch = attention_mask.shape[0];
   HostTensor mask;
-  mask.shape = {batch, 1, tokens, tokens};
-  mask.f32.reserve(batch * tokens * tokens);
+  mask.shape = {batch, 1, tokens - first_query, tokens};
+  mask.f32.reserve(element_count(mask.shape));
   for (int64_t b = 0; b < batch; ++b) {
-    for (int64_t query = 0; query < tokens; ++query) {
+    for (int64_t query = first_query; query < tokens; ++query) {
       for (int64_t key = 0; key < tokens; ++key) {
         const bool is_masked = key < text_tokens_ && attention_mask.i32[b * text_tokens_ + key] == 0;
         mask.f32.push_back((is_masked ? -10000.0f : 0.0f) + (key > query ? -10000.0f : 0.0f));
@@ -129,10 +135,37 @@ HostTensors PriorTransformer::prepare(const std::string& method, const HostTenso
              config_.component().c_str(), value);
       }
     }
-    prepared["mask"] = mask(attention_mask);
+    prepared["text_mask"] = mask(attention_mask, 0, fixed_tokens());
+    prepared["state_mask"] = mask(attention_mask, fixed_tokens(), token_count());
   }
   in.finish();
   return prepared;
+}
+
+/// Text and pooled text: what stays the same over a generation.
+ggml_tensor* PriorTransformer::text(Graph& g) const {
+  ggml_tensor* x = g.input("encoder_hidden_states");
+  if (has_text_proj_) x = encoder_hidden_states_proj_.forward(g, x);
+  ggml_tensor* pooled = embedding_proj_.forward(g, g.input("proj_embedding"));
+  return with_positions(g, ggml_concat(g.context(), x, ggml_reshape_3d(g.context(), pooled, channels_, 1, x->ne[2]), 1),
+                        0);
+}
+
+/// Time, noisy embedding and prd: what changes from step to step.
+ggml_tensor* PriorTransformer::state(Graph& g) const {
+  ggml_context* c = g.context();
+  const int64_t batch = g.input("hidden_states")->ne[1];
+  const auto as_token = [&](ggml_tensor* x) { return ggml_reshape_3d(c, x, channels_, 1, batch); };
+  ggml_tensor* x = as_token(time_embedding_.forward(g, g.input("sinusoids")));
+  x = ggml_concat(c, x, as_token(proj_in_.forward(g, g.input("hidden_states"))), 1);
+  if (has_prd_) x = ggml_concat(c, x, ggml_repeat_4d(c, prd_embedding_, channels_, 1, batch, 1), 1);
+  return with_positions(g, x, fixed_tokens());
+}
+
+ggml_tensor* PriorTransformer::with_positions(Graph& g, ggml_tensor* x, int64_t first) const {
+  ggml_context* c = g.context();
+  const size_t row = positional_embedding_->nb[1];
+  return ggml_add(c, x, ggml_view_2d(c, positional_embedding_, channels_, x->ne[1], row, first * row));
 }
 
 void PriorTransformer::build(const std::string& method, Graph& g) const {
@@ -141,22 +174,21 @@ void PriorTransformer::build(const std::string& method, Graph& g) const {
     g.output("image_embeds", ggml_add(c, ggml_mul(c, g.input("latents"), clip_std_), clip_mean_), 2);
     return;
   }
-  const int64_t batch = g.input("hidden_states")->ne[1];
-  const auto as_token = [&](ggml_tensor* x) { return ggml_reshape_3d(c, x, channels_, 1, batch); };
-  ggml_tensor* x = g.input("encoder_hidden_states");
-  if (has_text_proj_) x = encoder_hidden_states_proj_.forward(g, x);
-  x = ggml_concat(c, x, as_token(embedding_proj_.forward(g, g.input("proj_embedding"))), 1);
-  x = ggml_concat(c, x, as_token(time_embedding_.forward(g, g.input("sinusoids"))), 1);
-  x = ggml_concat(c, x, as_token(proj_in_.forward(g, g.input("hidden_states"))), 1);
-  if (has_prd_) x = ggml_concat(c, x, ggml_repeat_4d(c, prd_embedding_, channels_, 1, batch, 1), 1);
-  x = ggml_add(c, x, positional_embedding_);
-
-  ggml_tensor* mask = g.has_input("mask") ? g.input("mask") : nullptr;
+  ggml_tensor* fixed = text(g);
+  ggml_tensor* x = state(g);
+  const bool is_causal = g.has_input("state_mask");
+  if (!is_causal) x = ggml_concat(c, fixed, x, 1);
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    x = blocks_[i].forward(g, x, mask);
-    g.tap("transformer_blocks." + std::to_string(i), x, 3);
+    KeysValues of_text;
+    if (is_causal) {
+      fixed = blocks_[i].forward(g, fixed, g.input("text_mask"), {}, &of_text);
+      of_text = {g.keep(of_text.k), g.keep(of_text.v)};
+    }
+    x = blocks_[i].forward(g, x, is_causal ? g.input("state_mask") : nullptr, of_text);
+    const std::string name = "transformer_blocks." + std::to_string(i);
+    if (g.wants(name)) g.tap(name, is_causal ? ggml_concat(c, g.keep(fixed), x, 1) : x, 3);
   }
-  ggml_tensor* last = ggml_cont(c, ggml_view_2d(c, x, channels_, batch, x->nb[2], (token_count() - 1) * x->nb[1]));
+  ggml_tensor* last = ggml_cont(c, ggml_view_2d(c, x, channels_, x->ne[2], x->nb[2], (x->ne[1] - 1) * x->nb[1]));
   g.output("predicted_image_embedding", proj_to_clip_embeddings_.forward(g, norm_out_.forward(g, last)), 2);
 }
 
