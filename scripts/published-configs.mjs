@@ -147,3 +147,7 @@ export const publishedConfigs = {
   'kandinsky-2-1': { text_encoder: multilingualClip, unet: unet21, movq },
   'kandinsky-2-1-inpaint': { text_encoder: multilingualClip, unet: { ...unet21, in_channels: 9 }, movq },
 }
+
+const { prior: prior22, text_encoder } = publishedConfigs['kandinsky-2-2-prior']
+/** What text-to-image runs with: prior and decoder in one file, without the image encoder. */
+publishedConfigs['kandinsky-2-2'] = { ...publishedConfigs['kandinsky-2-2-decoder'], prior: prior22, text_encoder }

@@ -2,6 +2,8 @@
 // full-size speed and memory can be measured where the real weights cannot be had.
 //
 //   node scripts/random-checkpoint.mjs kandinsky-2-2-decoder out.gguf [--type q8_0] [--components unet,movq] [--seed 0]
+import { readFileSync } from 'node:fs'
+import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { targetType } from '../dist/convert/policy.js'
 import { binding } from '../dist/native.js'
@@ -20,8 +22,39 @@ function randomSource(name, shape, seed) {
   return { seed, mean: 0, scale: /embedding/.test(name) ? 0.02 : 1 / Math.sqrt(fanIn) }
 }
 
+/**
+ * The text files that make a runnable text-to-image model of the networks of 2.2: published scheduler settings, and the
+ * published vocabulary from the tests' fixtures.
+ */
+function textFiles22() {
+  const tokenizer = path.join(import.meta.dirname, '..', 'test', 'fixtures', 'tokenizers', 'clip-vit')
+  const index = (className, parts) =>
+    JSON.stringify({ _class_name: className, ...Object.fromEntries(parts.map(([name, type]) => [name, ['', type]])) })
+  const files = {
+    'model_index.json': index('KandinskyV22Pipeline', [
+      ['unet', 'UNet2DConditionModel'],
+      ['movq', 'VQModel'],
+      ['scheduler', 'DDPMScheduler'],
+    ]),
+    'scheduler/scheduler_config.json': JSON.stringify({
+      ...{ _class_name: 'DDPMScheduler', beta_schedule: 'linear', beta_start: 0.00085, beta_end: 0.012 },
+      ...{ clip_sample: true, clip_sample_range: 1, steps_offset: 1, variance_type: 'fixed_small' },
+    }),
+    'prior_model_index.json': index('KandinskyV22PriorPipeline', [
+      ['prior', 'PriorTransformer'],
+      ['text_encoder', 'CLIPTextModelWithProjection'],
+      ['tokenizer', 'CLIPTokenizer'],
+      ['scheduler', 'UnCLIPScheduler'],
+    ]),
+    'prior_scheduler/scheduler_config.json': JSON.stringify({ _class_name: 'UnCLIPScheduler', clip_sample_range: 10 }),
+  }
+  for (const name of ['vocab.json', 'merges.txt', 'tokenizer_config.json', 'special_tokens_map.json'])
+    files[`prior_tokenizer/${name}`] = readFileSync(path.join(tokenizer, name), 'utf8')
+  return files
+}
+
 /** @param options type: weight type; components: names, default all; seed */
-export async function writeRandomCheckpoint(checkpoint, path, { type = 'f16', components, seed = 0 } = {}) {
+export async function writeRandomCheckpoint(checkpoint, output, { type = 'f16', components, seed = 0 } = {}) {
   const configs = publishedConfigs[checkpoint]
   if (!configs)
     throw new Error(`unknown checkpoint ${checkpoint}: expected one of ${Object.keys(publishedConfigs).join(', ')}`)
@@ -31,6 +64,10 @@ export async function writeRandomCheckpoint(checkpoint, path, { type = 'f16', co
     'general.name': `${checkpoint} (random weights)`,
     'kandinsky.format_version': 1,
     'kandinsky.components': names,
+  }
+  if (checkpoint === 'kandinsky-2-2') {
+    for (const [file, text] of Object.entries(textFiles22())) metadata[`file.${file}`] = text
+    metadata['kandinsky.zero_image_embeds'] = Array.from({ length: 1280 }, (_, i) => Math.sin(i) / 2)
   }
   const tensors = []
   for (const component of names) {
@@ -52,7 +89,7 @@ export async function writeRandomCheckpoint(checkpoint, path, { type = 'f16', co
       })
     }
   }
-  await binding().writeGguf({ path, metadata, tensors, threads: 2 })
+  await binding().writeGguf({ path: path.resolve(output), metadata, tensors, threads: 2 })
 }
 
 if (process.argv[1] === import.meta.filename) {
