@@ -1,7 +1,9 @@
 // How far a UNet step of Kandinsky 2.2's size lies from float32, ours and torch's bfloat16, on the same random weights
 // (float16) and inputs: relative L2 distance to torch in float32.
 //
-//   node bench/error.mjs FOLDER [--python python3] [--pixels 256]      FOLDER is filled by torch_error.py on first use
+//   node bench/error.mjs FOLDER [--python python3] [--pixels 256] [--weights q8_0] [--packing fast]
+//
+// FOLDER is filled by torch_error.py on first use
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
@@ -13,7 +15,12 @@ import { publishedConfigs } from '../scripts/published-configs.mjs'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { python: { type: 'string', default: 'python3' }, pixels: { type: 'string', default: '256' } },
+  options: {
+    python: { type: 'string', default: 'python3' },
+    pixels: { type: 'string', default: '256' },
+    weights: { type: 'string', multiple: true, default: ['f16', 'q8_0', 'f32'] },
+    packing: { type: 'string', default: 'compact' },
+  },
 })
 const folder = positionals[0]
 if (!folder) throw new Error('Expected a folder for the random checkpoint')
@@ -35,9 +42,9 @@ const inputs = {
 }
 report('torch bf16', read('bfloat16'))
 const component = await (await openCheckpoint(folder)).component('unet')
-for (const weights of [undefined, 'bf16', 'q8_0', 'q4_K', 'f32']) {
-  const model = new Model(component, { device: 'cpu', weights })
-  report(`ours ${weights ?? 'f16, as stored'}`, (await model.run('forward', inputs)).sample.data)
+for (const weights of values.weights) {
+  const model = new Model(component, { device: 'cpu', weights, packing: values.packing })
+  report(`ours ${weights}`, (await model.run('forward', inputs)).sample.data)
   await model.dispose()
 }
 

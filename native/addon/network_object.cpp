@@ -126,7 +126,7 @@ class LoadJob : public Job {
     sources_ = to_sources(job["tensors"]);
     options_.device = job["device"].text();
     options_.threads = static_cast<int>(job["threads"].integer(0, 1024));
-    options_.packing = to_packing(job["packing"].text());
+    if (const Argument packing = job["packing"]; !packing.is_missing()) options_.packing = to_packing(packing.text());
     cancel = CancelFlag::token_of(job["cancel"]);
     if (const Argument callback = argument(info, 1, "onProgress"); !callback.is_missing())
       on_progress = Napi::Persistent(callback.function());

@@ -101,8 +101,10 @@ ggml_tensor* convolution_node(Graph& g, const Conv2d& conv, const ImageInput& in
   const int64_t out = conv.weight->ne[1];
   Algorithm algorithm = Algorithm::direct;
   if (conv.kernel == 3 && conv.options.stride == 1) {
-    algorithm = choose_algorithm(static_cast<int>(height), static_cast<int>(width),
-                                 static_cast<int>(input.image.channels()), nodes.packs_weights());
+    const int in = static_cast<int>(input.image.channels());
+    algorithm = choose_algorithm(static_cast<int>(height), static_cast<int>(width), in, static_cast<int>(out),
+                                 nodes.packs_weights());
+    algorithm = std::min(algorithm, conv.limit);
   }
   ConvArgs args{};
   args.batch = static_cast<int>(x->ne[3]);

@@ -8,6 +8,7 @@ ResnetBlock2D::ResnetBlock2D(const Weights& w, int64_t in, int64_t out, const Op
       conv1(w["conv1"], in, out, 3),
       conv2(w["conv2"], out, out, 3),
       resample(options.resample) {
+  conv1.limit = conv2.limit = options.limit;
   if (options.temb_channels > 0) time_emb_proj = Linear(w["time_emb_proj"], options.temb_channels, 2 * out);
   if (in != out) conv_shortcut = Conv2d(w["conv_shortcut"], in, out, 1);
 }

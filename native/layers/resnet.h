@@ -13,6 +13,7 @@ struct ResnetBlock2D {
     Norm2d::Options norm;
     int64_t temb_channels = 0;  // > 0: the time embedding scales and shifts after norm2 ("scale_shift")
     Resample resample = Resample::none;
+    Algorithm limit = Algorithm::winograd_f4;  // see Conv2d
   };
 
   ResnetBlock2D(const Weights& w, int64_t in, int64_t out, const Options& options);

@@ -133,10 +133,10 @@ const CpuKernels& cpu_kernels(bool exact) {
   return cpu_kernels_portable;
 }
 
-Algorithm choose_algorithm(int height, int width, int in_features, bool packed) {
-  if (in_features % 16 != 0) return Algorithm::direct;
+Algorithm choose_algorithm(int height, int width, int in_features, int out_features, bool packed) {
+  if (in_features % 16 != 0 || out_features < 64) return Algorithm::direct;
   const int pixels = height * width;
-  if (pixels >= (packed ? 32 * 32 : 16 * 16)) return Algorithm::winograd_f4;
+  if (pixels >= 32 * 32) return Algorithm::winograd_f4;
   if (pixels >= (packed ? 16 * 16 : 8 * 8)) return Algorithm::winograd_f2;
   return Algorithm::direct;
 }
