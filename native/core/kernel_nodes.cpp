@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "core/packed_weights.h"
-#include <cstring>
 
 namespace kandinsky {
 
@@ -32,7 +31,6 @@ ProductWeights KernelNodes::weights(const ggml_tensor* weight, int taps, Algorit
 
 void KernelNodes::allocate() {
   scratch_ = AlignedBytes(scratch_size_);
-  memset(scratch_.data(), 0xff, scratch_size_);
   work_.scratch = scratch_.data();
   work_.scratch_size = scratch_.size();
   for (const auto& node : nodes_) node->bind();
