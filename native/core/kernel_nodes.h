@@ -1,7 +1,7 @@
 // CPU kernels (kernels/cpu/kernels.h) as nodes of a ggml graph.
 //
-// ggml calls a custom operation on every thread of the graph, with no work buffer, no barrier and no place for arguments
-// but a pointer: arguments, scratch memory and the threads' meeting point live here, as long as the graph.
+// ggml calls a custom operation on every thread of the graph, with no work buffer, no barrier and no place for
+// arguments but a pointer: arguments, scratch memory and the threads' meeting point live here, as long as the graph.
 #pragma once
 
 #include <algorithm>

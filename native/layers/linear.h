@@ -30,6 +30,7 @@ struct Linear {
 ggml_tensor* matrix_product(Graph& g, ggml_tensor* weight, ggml_tensor* rows);
 
 /// A product by the CPU kernels; bias may be null.
-ggml_tensor* product_node(Graph& g, ggml_tensor* weight, ggml_tensor* bias, ggml_tensor* rows, const Epilogue& epilogue);
+ggml_tensor* product_node(Graph& g, ggml_tensor* weight, ggml_tensor* bias, ggml_tensor* rows,
+                          const Epilogue& epilogue);
 
 }  // namespace kandinsky

@@ -241,7 +241,9 @@ void UNet2DConditionModel::load_up(const Weights& w) {
       block.attentions.push_back(
           attention(w[i]["attentions"][j], out, config_.head_dims[i], config_.context_dims[levels - 1 - i]));
     }
-    if (i + 1 < levels) block.samplers.push_back(resnet(w[i]["upsamplers"][0], out, out, levels - 1 - i, Resample::nearest_2x));
+    if (i + 1 < levels) {
+      block.samplers.push_back(resnet(w[i]["upsamplers"][0], out, out, levels - 1 - i, Resample::nearest_2x));
+    }
     up_.push_back(std::move(block));
     previous = out;
   }

@@ -34,6 +34,8 @@ test('devices are named, and the default is one of them', () => {
 test('bad options are refused before anything is loaded', () => {
   for (const threads of [0, -1, 1.5, NaN, '2', 1e9])
     assert.throws(() => new Model(prior, { threads }), { code: 'INVALID_ARGUMENT', message: /threads/ })
+  for (const packing of ['loose', 1, null])
+    assert.throws(() => new Model(prior, { packing }), { code: 'INVALID_ARGUMENT', message: /'compact' or 'fast'/ })
   assert.throws(() => new Model(prior, { weights: 'int8' }), { code: 'INVALID_ARGUMENT', message: /weights/ })
 })
 
