@@ -14,12 +14,10 @@ const latents = { data: new Float32Array(128).fill(0.5), shape: [1, 128] }
 /** A small call: a linear rescaling by clip_mean and clip_std. */
 const postProcess = (model, options) => model.run('post_process', { latents }, options)
 /** A longer call. */
-const encode = (model, options) =>
-  model.run(
-    'forward',
-    { input_ids: { data: Int32Array.from({ length: 77 * 16 }, (_, i) => i % 77), shape: [16, 77] } },
-    options,
-  )
+const encode = (model, { texts = 16, ...options } = {}) => {
+  const data = Int32Array.from({ length: 77 * texts }, (_, i) => i % 77)
+  return model.run('forward', { input_ids: { data, shape: [texts, 77] } }, options)
+}
 
 test('devices are named, and the default is one of them', () => {
   const names = listDevices().map(({ name }) => name)
@@ -85,7 +83,7 @@ test('an abort stops a call before, while it waits and while it runs; others go 
   const expected = await encode(model)
   const [running, waiting] = [new AbortController(), new AbortController()]
   const calls = [
-    encode(model, { signal: running.signal }),
+    encode(model, { texts: 1000, signal: running.signal }),
     encode(model, { signal: waiting.signal }),
     encode(model, { signal: new AbortController().signal }),
   ]
