@@ -43,6 +43,18 @@ export function combineCheckpoints(decoder: Checkpoint, prior: Checkpoint): Chec
   return new CombinedFiles(decoder.source, decoderSide, priorSide)
 }
 
+/** A small JSON file of a checkpoint; undefined if absent. @throws KandinskyError `BAD_FILE` */
+export async function readJson(checkpoint: Checkpoint, file: string): Promise<object | undefined> {
+  const text = await checkpoint.text(file)
+  if (text === undefined) return undefined
+  try {
+    // Python writes DPM-Solver's default lambda_min_clipped in a way that JSON does not know; null stands for defaults.
+    const value: unknown = JSON.parse(text.replace(/:\s*-Infinity\b/g, ': null'))
+    if (typeof value === 'object' && value !== null) return value
+  } catch {}
+  throw new KandinskyError('BAD_FILE', `Expected a JSON object in ${file} of ${checkpoint.source}`)
+}
+
 function checkSubfolder(subfolder = '.'): string {
   const path = normalize(subfolder)
   if (isAbsolute(path) || path.split(sep).includes('..'))

@@ -18,7 +18,7 @@ const { values, positionals } = parseArgs({
 const [promptFile, model, folder] = positionals
 const kinds = values.kinds.split(',')
 mkdirSync(folder, { recursive: true })
-await using pipe = await AutoPipelineForText2Image.fromPretrained(model, { weights: values.weights })
+const pipe = await AutoPipelineForText2Image.fromPretrained(model, { weights: values.weights })
 for (const [number, { prompt, kind }] of JSON.parse(readFileSync(promptFile, 'utf8')).entries()) {
   if (!kinds.includes(kind)) continue
   for (let seed = 0; seed < Number(values.seeds); seed++) {
@@ -27,3 +27,4 @@ for (const [number, { prompt, kind }] of JSON.parse(readFileSync(promptFile, 'ut
     await images[0].save(path.join(folder, `${String(number).padStart(4, '0')}-${seed}.png`))
   }
 }
+await pipe.dispose()

@@ -10,6 +10,9 @@ import { hasWeights, readWeights } from './weights.js'
 /** The largest, XLM-R's tokenizer.json, has 9 MB. It is also what our GGUF reader takes as one string. */
 const MAX_TEXT_BYTES = 16 << 20
 
+/** Files beside model_index.json that belong to a model. */
+const TOP_TEXTS = ['model_index.json', 'README.md', 'generation_config.json']
+
 /** Classes of networks that are published on their own, and how a checkpoint calls its only network. */
 const SINGLE_NETWORKS: Readonly<Record<string, string>> = { DPTForDepthEstimation: 'depth_estimator' }
 
@@ -22,7 +25,7 @@ export async function openRepository(folder: string, variant?: string): Promise<
   const networks = new Map<string, () => Promise<Component>>()
   const texts = new Map<string, () => Promise<string>>()
   for (const file of await readdir(folder))
-    if (file === 'model_index.json' || file === 'README.md') texts.set(file, () => readText(join(folder, file)))
+    if (TOP_TEXTS.includes(file)) texts.set(file, () => readText(join(folder, file)))
   // Not only the slots: 2.1 has a ddpm_scheduler folder that no pipeline lists.
   for (const part of await subfolders(folder)) {
     const files = await readdir(join(folder, part))

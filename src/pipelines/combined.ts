@@ -97,7 +97,7 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
     const { prompts, negatives, count } = this.priorPipe.check(priorOptions)
     const decoderOptions = {
       ...{ ...decoding, generator },
-      guidanceScale: options.guidanceScale ?? DECODER_GUIDANCE,
+      guidanceScale: options.guidanceScale ?? this.decoderPipe.components.defaults?.guidanceScale ?? DECODER_GUIDANCE,
       ...(await spreadImages(decoding, prompts.length, count)),
       // For the decoders of 2.1, which read prompts; as in the reference they do not get the negative ones.
       prompt: repeatEach(prompts, count),

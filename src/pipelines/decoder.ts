@@ -9,6 +9,7 @@ import type { Recipe } from '../recipe.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { concatRows, repeatRows, rowsOf, type Tensor } from '../tensor.js'
 import type { Tokenizer } from '../tokenizers/tokenizer.js'
+import type { CallDefaults } from './call-defaults.js'
 import { denoise, latentSide, movqScaleFactor } from './denoise.js'
 import { loadDecoderComponents, openSide, type PretrainedOptions } from './load.js'
 import {
@@ -38,7 +39,10 @@ export interface Embeds {
 
 /** What every decoder pipeline takes beside its embeddings. */
 export interface DecodingOptions extends CallOptions {
-  /** pixels, default 512; rounded up to a multiple of 64 */
+  /**
+   * pixels, default 512; rounded up to a multiple of 64. A checkpoint may have defaults of its own for this and the
+   * next three (generation_config.json)
+   */
   height?: number | undefined
   width?: number | undefined
   /** denoising steps, default 100 */
@@ -72,6 +76,8 @@ export interface DecoderComponents {
   /** how the decoders of 2.1 read prompts */
   textEncoder?: Model | undefined
   tokenizer?: Tokenizer | undefined
+  /** the checkpoint's own, before those of the reference */
+  defaults?: CallDefaults | undefined
   /** named in the recipes of pictures */
   identity?: ModelIdentity | undefined
 }
@@ -151,7 +157,7 @@ export const decodingOptionNames = [
 export abstract class DecoderPipeline<Options extends DecodingOptions> {
   scheduler: Scheduler
   readonly components: DecoderComponents
-  /** `guidanceScale` where a call gives none */
+  /** `guidanceScale` where neither the call nor the checkpoint gives one */
   protected readonly defaultGuidanceScale: number = 4
 
   constructor(components: DecoderComponents) {
@@ -237,27 +243,33 @@ export abstract class DecoderPipeline<Options extends DecodingOptions> {
 
   /** Checks what all tasks share and resolves its defaults. */
   protected checkDecoding(options: DecodingOptions, embeddings: number): CheckedCall {
-    const { movq } = this.components
+    const { movq, defaults = {} } = this.components
     const count = expectInteger('numImagesPerPrompt', options.numImagesPerPrompt ?? 1, 1, maxImages)
     const factor = movqScaleFactor(movq)
-    const side = (name: 'height' | 'width') => latentSide(expectInteger(name, options[name] ?? 512, 1, maxSide), factor)
+    const side = (name: 'height' | 'width') =>
+      latentSide(expectInteger(name, options[name] ?? defaults[name] ?? 512, 1, maxSide), factor)
     const [h, w] = [side('height'), side('width')]
-    const steps = expectInteger('numInferenceSteps', options.numInferenceSteps ?? 100, 1, 1000)
+    const wanted = options.numInferenceSteps ?? defaults.numInferenceSteps ?? 100
+    const steps = expectInteger('numInferenceSteps', wanted, 1, 1000)
     const scheduler = this.scheduler.clone()
     scheduler.setTimesteps(steps)
     return {
       ...checkCallOptions(options),
       ...{ embeddings, count, steps, scheduler },
       ...{ height: h * factor, width: w * factor, latentShape: [embeddings * count, latentChannels(movq), h, w] },
-      guidanceScale: expectNumber('guidanceScale', options.guidanceScale ?? this.defaultGuidanceScale),
+      guidanceScale: expectNumber('guidanceScale', options.guidanceScale ?? this.#guidanceScale),
       generator: expectGenerator(options.generator, embeddings * count),
       outputType: expectOneOf('outputType', options.outputType ?? 'image', ['image', 'float', 'latent']),
       preview: expectBoolean('preview', options.preview ?? false),
     }
   }
 
+  get #guidanceScale(): number {
+    return this.components.defaults?.guidanceScale ?? this.defaultGuidanceScale
+  }
+
   #joinEmbeds(options: Options & Embeds): JoinedEmbeds {
-    const { imageEmbeds, negativeImageEmbeds, guidanceScale = this.defaultGuidanceScale } = options
+    const { imageEmbeds, negativeImageEmbeds, guidanceScale = this.#guidanceScale } = options
     const { encoder_hid_dim, cross_attention_dim, addition_embed_type } = this.components.unet.config
     // With text beside the image, encoder_hid_dim is the text's.
     const dimensions = Number(addition_embed_type === 'text_image' ? cross_attention_dim : encoder_hid_dim)

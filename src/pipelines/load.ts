@@ -1,7 +1,7 @@
 // From a source string to the parts of a pipeline: networks on their device, tokenizer, scheduler.
 import { existsSync } from 'node:fs'
 import path from 'node:path'
-import { type Checkpoint, openCheckpoint, type Side } from '../checkpoint.js'
+import { type Checkpoint, openCheckpoint, readJson, type Side } from '../checkpoint.js'
 import { invalid, KandinskyError } from '../errors.js'
 import { connectedPrior, resolveSource } from '../hub.js'
 import { Model, ModelGroup, type ModelOptions } from '../models.js'
@@ -13,6 +13,7 @@ import type { Scheduler } from '../schedulers/scheduler.js'
 import { Tensor } from '../tensor.js'
 import { ClipTokenizer } from '../tokenizers/clip.js'
 import { XlmRobertaTokenizer } from '../tokenizers/xlm-roberta.js'
+import { readCallDefaults } from './call-defaults.js'
 import { type DecoderComponents, type DecoderTask, disposeDecoder } from './decoder.js'
 import { expectOneOf, expectOptions } from './options.js'
 import type { PriorComponents } from './prior.js'
@@ -150,6 +151,7 @@ export async function loadPriorComponents(
   const scheduler = await chooseScheduler(checkpoint, options.scheduler)
   const tokenizer = ClipTokenizer.fromFiles(await folderTexts(checkpoint, 'tokenizer'))
   const imageProcessor = await readJson(checkpoint, 'image_processor/preprocessor_config.json')
+  const defaults = await readCallDefaults(checkpoint)
   const { prior, text_encoder, image_encoder } = await createModels(
     checkpoint,
     { prior: 'PriorTransformer', text_encoder: 'CLIPTextModelWithProjection' },
@@ -166,6 +168,7 @@ export async function loadPriorComponents(
     tokenizer,
     scheduler,
     imageProcessor: imageProcessor as ClipProcessorConfig | undefined,
+    defaults,
     zeroImageEmbeds: zero && new Tensor(Float32Array.from(zero), [1, zero.length]),
   }
 }
@@ -177,12 +180,13 @@ export async function loadDecoderComponents(
   group = offloadGroup(options),
 ): Promise<DecoderComponents> {
   const scheduler = await chooseScheduler(checkpoint, options.scheduler)
+  const defaults = await readCallDefaults(checkpoint)
   const wanted = { unet: 'UNet2DConditionModel', movq: 'VQModel' }
   const { unet, movq } = await createModels(checkpoint, wanted, {}, { ...options, group })
   expectTask(unet!, task, checkpoint)
   const reader = task.textEncoder ? await loadReader(checkpoint, task.textEncoder, { ...options, group }) : undefined
   await loadModels([...(reader ? [reader.textEncoder] : []), unet!, movq!], options, group)
-  return { ...reader, unet: unet!, movq: movq!, scheduler, identity: await identify(checkpoint) }
+  return { ...reader, unet: unet!, movq: movq!, scheduler, defaults, identity: await identify(checkpoint) }
 }
 
 /** How the decoders of 2.1 read prompts; nothing is loaded yet. */
@@ -215,17 +219,6 @@ export async function schedulerConfig(checkpoint: Checkpoint, subfolder: string)
   const config = await readJson(checkpoint, file)
   if (config === undefined) throw new KandinskyError('FILE_NOT_FOUND', `Expected ${file} in ${checkpoint.source}`)
   return config
-}
-
-async function readJson(checkpoint: Checkpoint, file: string): Promise<object | undefined> {
-  const text = await checkpoint.text(file)
-  if (text === undefined) return undefined
-  try {
-    // Python writes DPM-Solver's default lambda_min_clipped in a way that JSON does not know; null stands for defaults.
-    const value: unknown = JSON.parse(text.replace(/:\s*-Infinity\b/g, ': null'))
-    if (typeof value === 'object' && value !== null) return value
-  } catch {}
-  throw new KandinskyError('BAD_FILE', `Expected a JSON object in ${file} of ${checkpoint.source}`)
 }
 
 async function chooseScheduler(checkpoint: Checkpoint, wanted: PretrainedOptions['scheduler']): Promise<Scheduler> {

@@ -7,6 +7,7 @@ import { Generator, type RandomSource, randnTensor } from '../random.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { concatRows, elementCount, repeatRows, sliceRows, Tensor, tileRows } from '../tensor.js'
 import type { ClipTokenizer } from '../tokenizers/clip.js'
+import type { CallDefaults } from './call-defaults.js'
 import { guide, scaledNoise } from './denoise.js'
 import { loadPriorComponents, openSide, type PretrainedOptions } from './load.js'
 import {
@@ -73,6 +74,8 @@ export interface PriorComponents {
   tokenizer: ClipTokenizer
   scheduler: Scheduler
   imageProcessor?: ClipProcessorConfig | undefined
+  /** the checkpoint's own, before those of the reference */
+  defaults?: CallDefaults | undefined
   /** [1, embeddingDim]: what the image encoder makes of an all-zero tensor; stored by `convert` */
   zeroImageEmbeds?: Tensor | undefined
 }
@@ -201,8 +204,10 @@ export abstract class PriorPipeline {
       throw invalid('negativePrompt', `as many negative prompts as prompts (${prompts.length})`, options.negativePrompt)
     const count = expectInteger('numImagesPerPrompt', options.numImagesPerPrompt ?? 1, 1, maxImages)
     const rows = (prompts.length + (negatives?.length ?? 0)) * count
-    const steps = expectInteger('numInferenceSteps', options.numInferenceSteps ?? 25, 1, 1000)
-    const guidanceScale = expectNumber('guidanceScale', options.guidanceScale ?? 4)
+    const { defaults = {} } = this.components
+    const wanted = options.numInferenceSteps ?? defaults.numInferenceSteps ?? 25
+    const steps = expectInteger('numInferenceSteps', wanted, 1, 1000)
+    const guidanceScale = expectNumber('guidanceScale', options.guidanceScale ?? defaults.guidanceScale ?? 4)
     const generator = expectGenerator(options.generator, rows)
     const scheduler = this.scheduler.clone()
     scheduler.setTimesteps(steps)
