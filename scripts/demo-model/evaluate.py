@@ -22,8 +22,6 @@ from judge import load_judge
 from models import IMAGE_SIZE
 from training import Options
 
-# What docs/demo-model.md recommends; the pipelines' own defaults are for the published model.
-STEPS, GUIDANCE, PRIOR_STEPS = 25, 2.0, 10
 KINDS = {"name": "the plain name", "trained": "captions as in training", "unseen": "paraphrases never trained"}
 
 
@@ -42,7 +40,7 @@ def write_prompts(arguments: argparse.Namespace, emoji, _: Options) -> None:
 @torch.no_grad()
 def generate(arguments: argparse.Namespace, emoji, options: Options) -> None:
     """Pictures for all prompts and seeds by diffusers, through text encoder, prior and decoder."""
-    from export import build_pipelines
+    from export import DECODER_DEFAULTS, PRIOR_DEFAULTS, build_pipelines
 
     prior, decoder = (pipeline.to(options.device) for pipeline in build_pipelines(emoji, options))
     for pipeline in (prior, decoder):
@@ -53,10 +51,9 @@ def generate(arguments: argparse.Namespace, emoji, options: Options) -> None:
         batch = prompts[start:start + 32]
         for seed in range(arguments.seeds):
             generator = torch.Generator().manual_seed(seed * 100_000 + start)
-            embeds = prior([entry["prompt"] for entry in batch], num_inference_steps=PRIOR_STEPS, generator=generator)
+            embeds = prior([entry["prompt"] for entry in batch], **PRIOR_DEFAULTS, generator=generator)
             images = decoder(image_embeds=embeds.image_embeds, negative_image_embeds=embeds.negative_image_embeds,
-                             height=IMAGE_SIZE, width=IMAGE_SIZE, num_inference_steps=STEPS,
-                             guidance_scale=arguments.guidance, generator=generator).images
+                             **DECODER_DEFAULTS, generator=generator).images
             for entry, image in zip(batch, images):
                 image.save(arguments.folder / f"{entry['number']:04}-{seed}.png")
 
@@ -119,7 +116,6 @@ def main() -> None:
     command = commands.add_parser("generate")
     command.add_argument("folder", type=Path)
     command.add_argument("--seeds", type=int, default=2)
-    command.add_argument("--guidance", type=float, default=GUIDANCE)
     command.set_defaults(run=generate)
     command = commands.add_parser("judge")
     command.add_argument("folders", type=Path, nargs="+")

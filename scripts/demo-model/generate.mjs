@@ -5,8 +5,6 @@ import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { AutoPipelineForText2Image, Generator } from '../../dist/index.js'
 
-const sampling = { height: 128, width: 128, numInferenceSteps: 25, guidanceScale: 2, priorNumInferenceSteps: 10 }
-
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
@@ -23,7 +21,7 @@ for (const [number, { prompt, kind }] of JSON.parse(readFileSync(promptFile, 'ut
   if (!kinds.includes(kind)) continue
   for (let seed = 0; seed < Number(values.seeds); seed++) {
     const generator = new Generator(seed * 100_000 + number)
-    const { images } = await pipe.generate({ ...sampling, prompt, generator })
+    const { images } = await pipe.generate({ prompt, generator })
     await images[0].save(path.join(folder, `${String(number).padStart(4, '0')}-${seed}.png`))
   }
 }

@@ -25,10 +25,10 @@ def build_movq() -> VQModel:
     )
 
 
-def build_unet() -> UNet2DConditionModel:
-    """Has 8 output channels as the published model; the 4 of the variance are not trained (the scheduler is DDIM)."""
+def build_unet(in_channels: int = 4) -> UNet2DConditionModel:
+    """4 input channels, or 9 for inpainting. Has 8 output channels as the published model; the 4 of the variance are not trained (the scheduler is DDIM)."""
     return UNet2DConditionModel(
-        sample_size=IMAGE_SIZE // 8, in_channels=4, out_channels=8,
+        sample_size=IMAGE_SIZE // 8, in_channels=in_channels, out_channels=8,
         addition_embed_type="image", encoder_hid_dim_type="image_proj", encoder_hid_dim=EMBEDDING_DIM,
         cross_attention_dim=64, attention_head_dim=32, resnet_time_scale_shift="scale_shift",
         down_block_types=("ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 3),

@@ -13,12 +13,12 @@ from judge import train_judge
 from train_clip import train_clip
 from train_movq import refine_movq, train_movq
 from train_prior import train_prior
-from train_unet import train_unet
+from train_unet import train_inpaint_unet, train_unet
 from training import Options
 
 # In the order of their dependencies, with minutes that suit two CPU cores; a GPU needs about a third.
 STAGES = {"movq": (train_movq, 40), "clip": (train_clip, 5), "prior": (train_prior, 8), "unet": (train_unet, 60),
-          "refine": (refine_movq, 10), "judge": (train_judge, 5)}
+          "inpaint": (train_inpaint_unet, 12), "refine": (refine_movq, 10), "judge": (train_judge, 5)}
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""UNet: the decoder's noise prediction on MoVQ latents, conditioned on the image embedding of the picture to draw."""
+"""UNet: the decoder's noise prediction on MoVQ latents, conditioned on the image embedding of the picture to draw.
+
+A second one for inpainting starts from the first.
+"""
 
 from __future__ import annotations
 
@@ -46,14 +49,28 @@ def encode_variants(emoji: Emoji, options: Options) -> tuple[torch.Tensor, torch
 
 
 def train_unet(emoji: Emoji, options: Options, minutes: float) -> None:
+    _train("unet", build_unet(), emoji, options, minutes)
+
+
+def train_inpaint_unet(emoji: Emoji, options: Options, minutes: float) -> None:
+    """Goes on from the finished UNet with five more input channels: what is kept of the picture, and where."""
+    model = build_unet(in_channels=9)
+    if not (options.work / "unet-inpaint.pt").exists():
+        weights = load_unet(options).state_dict()
+        narrow = weights["conv_in.weight"]
+        weights["conv_in.weight"] = torch.cat([narrow, torch.zeros(len(narrow), 5, 3, 3, device=narrow.device)], 1)
+        model.load_state_dict(weights)
+    _train("unet-inpaint", model, emoji, options, minutes)
+
+
+def _train(name: str, model: nn.Module, emoji: Emoji, options: Options, minutes: float) -> None:
     cache = options.work / "latents.pt"
     if rank() == 0:
         torch.save(encode_variants(emoji, options), cache)
     if dist.is_initialized():
         dist.barrier()
-    latents, embeddings, null = torch.load(cache)
-    model = build_unet()
-    trainer = Trainer("unet", model, options, minutes, learning_rate=2e-3, ema_decay=0.998, muon=True)
+    latents, embeddings, null = torch.load(cache, map_location=options.device)
+    trainer = Trainer(name, model, options, minutes, learning_rate=2e-3, ema_decay=0.998, muon=True)
     signal = make_scheduler().alphas_cumprod.to(options.device)
     weights = (signal / (1 - signal)).reciprocal().mul(SNR_LIMIT).clamp(max=1)
     deck: list[int] = []  # every concept equally often
@@ -75,12 +92,35 @@ def train_unet(emoji: Emoji, options: Options, minutes: float) -> None:
         times = torch.randint(len(signal), (BATCH,), device=options.device)
         kept = signal[times, None, None, None]
         noise = torch.randn_like(clean)
-        predicted = predict(kept.sqrt() * clean + (1 - kept).sqrt() * noise, times, conditions)
+        inputs = kept.sqrt() * clean + (1 - kept).sqrt() * noise
+        if model.config.in_channels == 9:
+            mask = random_masks(clean)
+            inputs = torch.cat([inputs, clean * mask, mask], 1)  # the order of KandinskyV22InpaintPipeline
+        predicted = predict(inputs, times, conditions)
         errors = (predicted[:, :4] - noise).square().mean((1, 2, 3))
         return (errors * weights[times]).mean()
 
     trainer.run(loss)
 
 
+def random_masks(latents: torch.Tensor) -> torch.Tensor:
+    """1 where the picture is kept, 0 in a random rectangle, for a quarter of the pictures everywhere: `[n, 1, h, w]`."""
+    count, _, height, width = latents.shape
+
+    def inside(size: int) -> torch.Tensor:
+        length = torch.randint(size // 4, size + 1, (count, 1), device=latents.device)
+        start = (torch.rand(count, 1, device=latents.device) * (size + 1 - length)).long()
+        position = torch.arange(size, device=latents.device)
+        return (position >= start) & (position < start + length)
+
+    repainted = inside(height)[:, :, None] & inside(width)[:, None, :]
+    repainted |= torch.rand(count, 1, 1, device=latents.device) < 0.25
+    return (~repainted)[:, None].float()
+
+
 def load_unet(options: Options):
     return load_trained("unet", build_unet(), options)
+
+
+def load_inpaint_unet(options: Options):
+    return load_trained("unet-inpaint", build_unet(in_channels=9), options)
