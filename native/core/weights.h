@@ -93,6 +93,8 @@ class Weights {
   }
   /// For the few weights whose presence, not the config, decides (a config's null and an absent key look alike).
   bool has(const std::string& part) const { return store_->has((*this)[part].prefix_); }
+  /// For errors: "unet: mid_block.attentions.0".
+  std::string where() const { return store_->component_ + ": " + prefix_; }
 
  private:
   WeightStore* store_;

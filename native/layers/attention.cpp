@@ -133,8 +133,9 @@ Attention::Attention(const Weights& w, const Names& names, int64_t channels, int
       to_out(w[names.out], channels, channels),
       heads(heads) {
   if (heads <= 0 || channels % heads != 0) {
-    fail(ErrorCode::unsupported_model, "%lld attention heads do not divide %lld channels",
-         static_cast<long long>(heads), static_cast<long long>(channels));
+    fail(ErrorCode::unsupported_model,
+         "%s: expected a divisor of the %lld channels for the number of attention heads but received %lld",
+         w.where().c_str(), static_cast<long long>(channels), static_cast<long long>(heads));
   }
 }
 

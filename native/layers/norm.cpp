@@ -30,8 +30,9 @@ ggml_tensor* LayerNorm::forward(Graph& g, ggml_tensor* x, bool is_operand) const
 GroupNorm::GroupNorm(const Weights& w, int64_t channels, int groups, float eps)
     : weight(w["weight"].get({channels})), bias(w["bias"].get({channels})), groups(groups), eps(eps) {
   if (groups <= 0 || channels % groups != 0) {
-    fail(ErrorCode::unsupported_model, "expected a divisor of the %lld channels for norm_num_groups but received %d",
-         static_cast<long long>(channels), groups);
+    fail(ErrorCode::unsupported_model,
+         "%s: expected a divisor of the %lld channels for norm_num_groups but received %d",
+         w.where().c_str(), static_cast<long long>(channels), groups);
   }
 }
 
