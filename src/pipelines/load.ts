@@ -227,8 +227,17 @@ async function chooseScheduler(checkpoint: Checkpoint, wanted: PretrainedOptions
       throw invalid('scheduler', 'a scheduler or its name', wanted)
     return wanted
   }
-  const own = schedulerFromConfig(await schedulerConfig(checkpoint, 'scheduler'))
+  const own = storedScheduler(await schedulerConfig(checkpoint, 'scheduler'), checkpoint)
   return wanted === undefined ? own : schedulerByName(wanted, own.config)
+}
+
+function storedScheduler(config: object, { source }: Checkpoint): Scheduler {
+  try {
+    return schedulerFromConfig(config)
+  } catch (cause) {
+    const message = `The scheduler of ${source} is not supported: ${(cause as Error).message}`
+    throw new KandinskyError('UNSUPPORTED_MODEL', message, { cause })
+  }
 }
 
 function offloadGroup({ offload = 'none' }: PretrainedOptions): ModelGroup | undefined {

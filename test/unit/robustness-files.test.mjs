@@ -68,7 +68,7 @@ const damages = {
   ],
   'a scheduler of an unknown kind': [
     ...[KandinskyV22Pipeline, decoder, write('scheduler/scheduler_config.json', '{"_class_name":"XScheduler"}')],
-    ...['INVALID_ARGUMENT', /_class_name.*XScheduler/],
+    ...['UNSUPPORTED_MODEL', /_class_name.*XScheduler/],
   ],
   'a vocabulary that is a list': [
     ...[KandinskyV22PriorPipeline, prior, write('tokenizer/vocab.json', '[]'), 'BAD_FILE', /vocab\.json/],
