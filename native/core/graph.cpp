@@ -131,7 +131,8 @@ void Graph::check_nodes(const Part& part) const {
 
 /// Before anything is allocated: some systems promise any amount of memory and end the process when it is used.
 void Graph::expect_memory(const std::vector<Part*>& parts) const {
-  size_t needed = kernels_ ? kernels_->scratch_bytes() : 0, free = 0, total = 0;
+  const size_t weights = kernels_ ? kernels_->unpacked_bytes() : 0;
+  size_t needed = weights + (kernels_ ? kernels_->scratch_bytes() : 0), free = 0, total = 0;
   for (const Part* part : parts) {
     size_t bytes = 0;  // with the leaves, which have no memory yet
     ggml_gallocr_reserve_n_size(part->allocator.get(), part->graph, nullptr, nullptr, &bytes);
@@ -140,8 +141,9 @@ void Graph::expect_memory(const std::vector<Part*>& parts) const {
   device_memory(device_.handle(), &free, &total);
   if (total == 0 || needed <= free) return;
   fail(ErrorCode::out_of_memory,
-       "Expected %.0f MB of free memory on %s for activations but %.0f MB of %.0f MB are free", needed / 1e6,
-       device_.name().c_str(), free / 1e6, total / 1e6);
+       "Expected %.0f MB of free memory on %s for activations%s but %.0f MB of %.0f MB are free%s", needed / 1e6,
+       device_.name().c_str(), weights ? " and packed weights" : "", free / 1e6, total / 1e6,
+       weights ? "; with packing 'compact' the weights need none" : "");
 }
 
 void Graph::allocate_leaves() {

@@ -13,7 +13,7 @@ ggml_tensor* KernelNodes::add_node(ggml_context* c, const Result& result, std::v
                         static_cast<int>(sources.size()), run, GGML_N_TASKS_MAX, userdata);
 }
 
-ProductWeights KernelNodes::weights(const ggml_tensor* weight, int taps, Algorithm algorithm) const {
+ProductWeights KernelNodes::weights(const ggml_tensor* weight, int taps, Algorithm algorithm) {
   ProductWeights result{};
   result.algorithm = algorithm;
   WeightRows& rows = result.rows;
@@ -25,11 +25,30 @@ ProductWeights KernelNodes::weights(const ggml_tensor* weight, int taps, Algorit
   rows.out_features = static_cast<int>(weight->ne[1]);
   rows.taps = taps;
   rows.in_features = static_cast<int>(weight->ne[0]) / taps;
-  if (packed_) result.packed = packed_->get(weight, rows, algorithm);
+  if (packed_) result.packed = packed_address(weight, rows, algorithm);
   return result;
 }
 
+const void* KernelNodes::packed_address(const ggml_tensor* weight, const WeightRows& rows, Algorithm algorithm) {
+  if (const void* packed = packed_->find(weight, algorithm)) return packed;
+  Unpacked& unpacked = unpacked_[weight];
+  if (unpacked.data.size() == 0) {
+    unpacked = {rows, algorithm, AlignedBytes(kernels_.packed_size(algorithm, &rows))};
+  }
+  return unpacked.data.data();
+}
+
+size_t KernelNodes::unpacked_bytes() const {
+  size_t bytes = 0;
+  for (const auto& [weight, unpacked] : unpacked_) bytes += unpacked.data.size();
+  return bytes;
+}
+
 void KernelNodes::allocate() {
+  for (auto& [weight, unpacked] : unpacked_) {
+    packed_->add(weight, unpacked.rows, unpacked.algorithm, std::move(unpacked.data));
+  }
+  unpacked_.clear();
   scratch_ = AlignedBytes(scratch_size_);
   work_.scratch = scratch_.data();
   work_.scratch_size = scratch_.size();

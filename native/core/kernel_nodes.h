@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <functional>
+#include <map>
 #include <memory>
 #include <new>
 #include <vector>
@@ -70,12 +71,15 @@ class KernelNodes {
   }
 
   bool packs_weights() const { return packed_ != nullptr; }
-  /// A weight matrix ne = {taps * in, out} as the kernels take it.
-  ProductWeights weights(const ggml_tensor* weight, int taps, Algorithm algorithm) const;
+  /// A weight matrix ne = {taps * in, out} as the kernels take it. Where weights are to be packed and this one is not
+  /// yet, the result points to where allocate() will pack it.
+  ProductWeights weights(const ggml_tensor* weight, int taps, Algorithm algorithm);
 
   /// After the graph's tensors have got their memory.
   void allocate();
   size_t scratch_bytes() const { return scratch_size_; }
+  /// What allocate() will fill with packed weights: address space until then.
+  size_t unpacked_bytes() const;
 
  private:
   struct Node {
@@ -96,12 +100,20 @@ class KernelNodes {
     WorkContext* work = nullptr;
   };
 
+  struct Unpacked {
+    WeightRows rows;
+    Algorithm algorithm;
+    AlignedBytes data;
+  };
+
+  const void* packed_address(const ggml_tensor* weight, const WeightRows& rows, Algorithm algorithm);
   static ggml_tensor* add_node(ggml_context* c, const Result& result, std::vector<ggml_tensor*> sources,
                                ggml_custom_op_t run, void* userdata);
 
   const CpuKernels& kernels_;
   int threads_;
   PackedWeights* packed_;
+  std::map<const ggml_tensor*, Unpacked> unpacked_;
   std::vector<std::unique_ptr<Node>> nodes_;
   size_t scratch_size_ = 64;
   AlignedBytes scratch_;

@@ -7,18 +7,20 @@
 
 namespace kandinsky {
 
-const void* PackedWeights::get(const ggml_tensor* weight, const WeightRows& rows, Algorithm algorithm) {
+const void* PackedWeights::find(const ggml_tensor* weight, Algorithm algorithm) {
   const auto found = entries_.find(weight);
-  if (found != entries_.end()) {
-    if (found->second.algorithm == algorithm) return found->second.data.data();
-    bytes_ -= found->second.data.size();
-    entries_.erase(found);
-  }
-  AlignedBytes data(kernels_.packed_size(algorithm, &rows));
+  if (found == entries_.end()) return nullptr;
+  if (found->second.algorithm == algorithm) return found->second.data.data();
+  bytes_ -= found->second.data.size();
+  entries_.erase(found);
+  return nullptr;
+}
+
+void PackedWeights::add(const ggml_tensor* weight, const WeightRows& rows, Algorithm algorithm, AlignedBytes data) {
   pack(rows, algorithm, data.data());
   store_.drop_pages(weight);
   bytes_ += data.size();
-  return entries_.emplace(weight, Entry{algorithm, std::move(data)}).first->second.data.data();
+  entries_.emplace(weight, Entry{algorithm, std::move(data)});
 }
 
 /// Each thread packs a range of panels as if it were a matrix of its own.

@@ -16,9 +16,12 @@ class PackedWeights {
   PackedWeights(const CpuKernels& kernels, const WeightStore& store, int threads)
       : kernels_(kernels), store_(store), threads_(threads) {}
 
-  /// `rows` packed for `algorithm`, on first need; what was packed for another algorithm (another image size) is freed,
-  /// so no graph that uses it may be run again. The memory that `weight` is read from is given back where it can be.
-  const void* get(const ggml_tensor* weight, const WeightRows& rows, Algorithm algorithm);
+  /// `weight` packed for `algorithm`, or null; what was packed for another algorithm (another image size) is freed, so
+  /// no graph that uses it may be run again.
+  const void* find(const ggml_tensor* weight, Algorithm algorithm);
+  /// Packs `rows`, which are those of `weight`, into `data` and keeps it. The memory that they are read from is given
+  /// back where it can be.
+  void add(const ggml_tensor* weight, const WeightRows& rows, Algorithm algorithm, AlignedBytes data);
   uint64_t bytes() const { return bytes_; }
 
  private:
