@@ -110,7 +110,7 @@ void bench_conv(const CpuKernels& kernels, int batch, int in, int out, int size)
     const Aligned<unsigned char> blocks(static_cast<size_t>(out) * 9 * in / 32 * 34);
     std::memset(blocks.data(), 0x11, blocks.size());
     args.weights.packed = nullptr;
-    args.weights.rows = {blocks.data(), 9 * in / 32 * 34, kernels.dequantize_q8_0, 272, out, 9, in};
+    args.weights.rows = {blocks.data(), 9 * in / 32 * 34, kernels.expand.q8_0, 272, out, 9, in};
     report(kernels, name + " q8_0", best_time(kernels.conv, args), flops);
   }
 }

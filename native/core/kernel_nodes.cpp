@@ -6,6 +6,24 @@
 
 namespace kandinsky {
 
+namespace {
+
+ExpandRow expander(const RowExpanders& expand, ggml_type type) {
+  switch (type) {
+    case GGML_TYPE_F16: return expand.f16;
+    case GGML_TYPE_BF16: return expand.bf16;
+    case GGML_TYPE_Q8_0: return expand.q8_0;
+    case GGML_TYPE_Q6_K: return expand.q6_k;
+    case GGML_TYPE_Q5_K: return expand.q5_k;
+    case GGML_TYPE_Q4_K: return expand.q4_k;
+    case GGML_TYPE_Q5_0: return expand.q5_0;
+    case GGML_TYPE_Q4_0: return expand.q4_0;
+    default: return nullptr;  // float32: core/types.h has no other types
+  }
+}
+
+}  // namespace
+
 ggml_tensor* KernelNodes::add_node(ggml_context* c, const Result& result, std::vector<ggml_tensor*> sources,
                                    ggml_custom_op_t run, void* userdata) {
   sources.erase(std::remove(sources.begin(), sources.end(), nullptr), sources.end());
@@ -19,8 +37,7 @@ ProductWeights KernelNodes::weights(const ggml_tensor* weight, int taps, Algorit
   WeightRows& rows = result.rows;
   rows.data = weight->data;
   rows.row_bytes = static_cast<int64_t>(weight->nb[1]);
-  rows.to_float = weight->type == GGML_TYPE_Q8_0 ? kernels_.dequantize_q8_0
-                                                 : ggml_get_type_traits(weight->type)->to_float;
+  rows.expand = expander(kernels_.expand, weight->type);
   rows.bytes_per_256 = static_cast<int64_t>(ggml_row_size(weight->type, 256));
   rows.out_features = static_cast<int>(weight->ne[1]);
   rows.taps = taps;

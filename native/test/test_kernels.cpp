@@ -102,31 +102,6 @@ WeightRows float_rows(const std::vector<float>& weights, int out, int taps, int 
   return {weights.data(), static_cast<int64_t>(taps) * in * 4, nullptr, 1024, out, taps, in};
 }
 
-/// A stand-in for a quantized type: bfloat16 rows that are expanded by a function.
-void expand_bf16(const void* row, float* values, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) values[i] = from_bf16(static_cast<const uint16_t*>(row)[i]);
-}
-
-/// Rows of `count` values as ggml's q8_0: per 32 values a half-precision scale and signed bytes. Rounds `values`
-/// likewise.
-std::vector<unsigned char> quantize_q8_0(std::vector<float>& values) {
-  std::vector<unsigned char> blocks;
-  for (size_t i = 0; i < values.size(); i += 32) {
-    float largest = 0;
-    for (size_t j = i; j < i + 32; ++j) largest = std::max(largest, std::fabs(values[j]));
-    const int exponent = std::max(std::ilogb(largest / 127) + 1, -20);  // a power of two needs no rounding to half
-    const float scale = std::ldexp(1.0f, exponent);
-    const uint16_t half = exponent >= -14 ? (exponent + 15) << 10 : 1 << (exponent + 24);  // or subnormal
-    blocks.insert(blocks.end(), {static_cast<unsigned char>(half & 255), static_cast<unsigned char>(half >> 8)});
-    for (size_t j = i; j < i + 32; ++j) {
-      const int quantum = static_cast<int>(std::lround(values[j] / scale));
-      blocks.push_back(static_cast<unsigned char>(quantum));
-      values[j] = quantum * scale;
-    }
-  }
-  return blocks;
-}
-
 Aligned<unsigned char> packed(const CpuKernels& kernels, Algorithm algorithm, const WeightRows& rows) {
   Aligned<unsigned char> memory(kernels.packed_size(algorithm, &rows));
   run_kernel(kernels.pack, PackArgs{algorithm, rows, memory.data()}, 2);
@@ -280,7 +255,7 @@ TEST(kernels_gemm) {
       check(", weights expanded");
       args.weights.rows.data = narrow.data();
       args.weights.rows.row_bytes = c.in * 2;
-      args.weights.rows.to_float = expand_bf16;
+      args.weights.rows.expand = kernels.expand.bf16;
       args.weights.rows.bytes_per_256 = 512;
       check(", bfloat16 weights expanded");
     });
@@ -372,16 +347,50 @@ TEST(kernels_layer_norm) {
   }
 }
 
-TEST(kernels_dequantize_q8_0) {
-  for (const float spread : {1.0f, 1e-4f}) {  // the second makes subnormal scales
-    std::vector<float> expected = random_values(96, 1, spread);
-    const std::vector<unsigned char> blocks = quantize_q8_0(expected);
+TEST(kernels_expand_rows_of_every_type) {
+  struct Case {
+    const char* name;
+    ExpandRow RowExpanders::*expand;
+    int values, bytes;        // of a block
+    std::vector<int> halves;  // where it has numbers of 16 bits
+  };
+  const Case cases[] = {
+      {"f16", &RowExpanders::f16, 1, 2, {0}},          {"bf16", &RowExpanders::bf16, 1, 2, {0}},
+      {"q8_0", &RowExpanders::q8_0, 32, 34, {0}},      {"q6_K", &RowExpanders::q6_k, 256, 210, {208}},
+      {"q5_K", &RowExpanders::q5_k, 256, 176, {0, 2}}, {"q4_K", &RowExpanders::q4_k, 256, 144, {0, 2}},
+      {"q5_0", &RowExpanders::q5_0, 32, 22, {0}},      {"q4_0", &RowExpanders::q4_0, 32, 18, {0}}};
+  std::mt19937 generator(1);
+  for (const Case& c : cases) {
+    const int count = c.values == 1 ? 1037 : 9 * c.values, blocks = count / c.values;
+    std::vector<unsigned char> row(static_cast<size_t>(blocks) * c.bytes);  // no byte more: reading it would be an error
+    for (unsigned char& byte : row) byte = static_cast<unsigned char>(generator());
+    for (int block = 0; block < blocks; ++block) {
+      for (const int half : c.halves) row[block * c.bytes + half + 1] &= 0xbf;  // below 2, and no NaN
+    }
+    std::vector<float> expected(count);
+    (reference::expand.*c.expand)(row.data(), expected.data(), count);
     for_each_variant([&](const CpuKernels& kernels) {
-      std::vector<float> values(expected.size());
-      kernels.dequantize_q8_0(blocks.data(), values.data(), static_cast<int64_t>(values.size()));
-      CHECK_MESSAGE(values == expected, std::string("dequantize_q8_0 in ") + kernels.name);
+      std::vector<float> values(count);
+      (kernels.expand.*c.expand)(row.data(), values.data(), count);
+      CHECK_MESSAGE(values == expected, std::string(c.name) + " in " + kernels.name);
     });
   }
+}
+
+TEST(kernels_expand_every_half_precision_number) {
+  std::vector<uint16_t> row(1 << 16);
+  for (size_t i = 0; i < row.size(); ++i) row[i] = static_cast<uint16_t>(i);
+  std::vector<float> expected(row.size());
+  reference::expand.f16(row.data(), expected.data(), static_cast<int64_t>(row.size()));
+  for_each_variant([&](const CpuKernels& kernels) {
+    std::vector<float> values(row.size());
+    kernels.expand.f16(row.data(), values.data(), static_cast<int64_t>(row.size()));
+    for (size_t i = 0; i < row.size(); ++i) {
+      const bool same = values[i] == expected[i] || (std::isnan(values[i]) && std::isnan(expected[i]));
+      if (!same) CHECK_MESSAGE(same, std::to_string(i) + " in " + kernels.name + " is " + std::to_string(values[i]));
+    }
+    CHECK(std::signbit(values[0x8000]));
+  });
 }
 
 TEST(kernels_attention) {

@@ -21,9 +21,7 @@ INLINE vb broadcast_pair(const uint16_t* p) {
 }
 INLINE vf vdot(vf sum, vb a, vb b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 
-INLINE vf aload(const act_t* p) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
-}
+INLINE vf aload(const act_t* p) { return vload_bf16(p); }
 INLINE void narrow(uint16_t* p, vf x) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(x)); }
 INLINE void astore(act_t* p, vf x) { narrow(p, x); }
 

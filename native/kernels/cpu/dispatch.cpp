@@ -59,7 +59,8 @@ void detect(Variants& variants) {
   const Registers basic(1, 0), extended(7, 0), extended1(7, 1);
   const unsigned state = saved_state();
   const bool ymm = (state & 0x06) == 0x06, zmm = (state & 0xe6) == 0xe6;
-  const bool avx2 = ymm && bit(basic.ecx, 12) && bit(basic.ecx, 28) && bit(extended.ebx, 5);  // FMA, AVX, AVX2
+  const bool avx2 = ymm && bit(basic.ecx, 12) && bit(basic.ecx, 28) && bit(basic.ecx, 29) &&
+                    bit(extended.ebx, 5);  // FMA, AVX, F16C, AVX2
   const bool avx512 = avx2 && zmm && bit(extended.ebx, 16) && bit(extended.ebx, 17) && bit(extended.ebx, 30) &&
                       bit(extended.ebx, 31);  // F, DQ, BW, VL
   const bool bf16 = avx512 && extended.eax >= 1 && bit(extended1.eax, 5);

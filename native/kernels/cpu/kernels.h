@@ -36,13 +36,21 @@ struct alignas(64) WorkContext {
   alignas(64) unsigned generation = 0;  // barriers passed
 };
 
+/// `count` values of a row, from its first on, as float32. Quantized types: whole blocks.
+using ExpandRow = void (*)(const void* row, float* values, int64_t count);
+
+/// One for each type that weights are stored in, named like ggml's types, whose layouts they read.
+struct RowExpanders {
+  ExpandRow f16, bf16, q8_0, q6_k, q5_k, q4_k, q5_0, q4_0;
+};
+
 /// A weight matrix as the file has it: `out_features` rows of `taps` x `in_features` values, input channel fastest.
-/// `to_float` expands a row (ggml's type traits have one per type; null for float32). Rows are only ever expanded from
-/// their beginning or from a multiple of 256 values.
+/// `expand` makes float32 of a row; null for float32. Rows are only ever expanded from their beginning or from a multiple
+/// of 256 values.
 struct WeightRows {
   const void* data;
   int64_t row_bytes;
-  void (*to_float)(const void* row, float* values, int64_t count);
+  ExpandRow expand;
   int64_t bytes_per_256;  // bytes that 256 values of a row take; 0 if a row can only be expanded whole
   int out_features, taps, in_features;
 };
@@ -149,7 +157,7 @@ struct CpuKernels {
   NumberType weight_type;  // both f32: results as exact as float32 is
   int panel;  // out channels: packed weights are whole panels, and matrices of whole panels may be concatenated
   size_t (*packed_size)(Algorithm algorithm, const WeightRows* rows);
-  void (*dequantize_q8_0)(const void* row, float* values, int64_t count);  // a faster WeightRows::to_float
+  RowExpanders expand;
   CpuKernel<PackArgs> pack;
   CpuKernel<PrepareArgs> prepare;
   CpuKernel<LayerNormArgs> layer_norm;

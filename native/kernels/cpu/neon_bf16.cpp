@@ -17,7 +17,7 @@ INLINE vb bload(const uint16_t* p) { return vreinterpretq_bf16_u16(vld1q_u16(p))
 INLINE vb broadcast_pair(const uint16_t* p) { return vreinterpretq_bf16_u32(vld1q_dup_u32((const uint32_t*)p)); }
 INLINE vf vdot(vf sum, vb a, vb b) { return vbfdotq_f32(sum, a, b); }
 
-INLINE vf aload(const act_t* p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+INLINE vf aload(const act_t* p) { return vload_bf16(p); }
 INLINE void astore(act_t* p, vf x) { vst1_u16(p, vreinterpret_u16_bf16(vcvt_bf16_f32(x))); }
 
 #include "kernels/cpu/unit_end.h"

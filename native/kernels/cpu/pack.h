@@ -14,30 +14,14 @@ INLINE int64_t panel_size(Algorithm algorithm, const WeightRows& w) {
 /// Float32 values of `count` columns of row `row` from `first` on; `buffer` holds them where they must be expanded.
 INLINE const float* row_values(const WeightRows& w, int row, int64_t first, int64_t count, float* buffer) {
   const char* data = (const char*)w.data + row * w.row_bytes;
-  if (!w.to_float) return (const float*)data + first;
+  if (!w.expand) return (const float*)data + first;
   data += first / 256 * w.bytes_per_256;
-  w.to_float(data, buffer, count);
+  w.expand(data, buffer, count);
   if (count < row_length(w)) {  // a piece: the next one is needed after 63 other rows, too far apart to be foreseen
     const int64_t bytes = count * w.bytes_per_256 / 256;
     for (int64_t b = bytes; b < 2 * bytes; b += 64) __builtin_prefetch(data + b, 0, 2);
   }
   return buffer;
-}
-
-/// ggml's block_q8_0: a half-precision scale, then 32 signed bytes.
-static void dequantize_q8_0(const void* row, float* values, int64_t count) {
-  const unsigned char* block = (const unsigned char*)row;
-  for (int64_t i = 0; i < count; i += 32, block += 34) {
-    uint16_t half;
-    memcpy(&half, block, sizeof half);
-    // The exponent's bias differs by 112; multiplying by that also makes subnormal halves normal.
-    const uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13, sign = (uint32_t)(half & 0x8000) << 16;
-    float scale;
-    memcpy(&scale, &magnitude, sizeof scale);
-    scale *= 0x1p112f * (sign ? -1.0f : 1.0f);
-    const int8_t* quants = (const int8_t*)block + 2;
-    for (int j = 0; j < 32; j += kLanes) vstore(values + i + j, vmul(vload_int8(quants + j), vset1(scale)));
-  }
 }
 
 // Panels are made in blocks of kPackRows out channels (their words fill whole cache lines) by kPackWords words of 32

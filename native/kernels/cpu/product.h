@@ -30,7 +30,7 @@ struct ProductScratch {
 };
 
 INLINE bool by_pieces(const WeightRows& w) {
-  return w.in_features % 2 == 0 && (!w.to_float || w.bytes_per_256 > 0);
+  return w.in_features % 2 == 0 && (!w.expand || w.bytes_per_256 > 0);
 }
 
 INLINE int row_block(const ProductWeights& weights, int rows) {

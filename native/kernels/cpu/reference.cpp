@@ -1,6 +1,7 @@
 #include "kernels/cpu/reference.h"
 
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 namespace kandinsky::reference {
@@ -17,6 +18,61 @@ double activate(double x, Activation activation) {
     case Activation::none: break;
   }
   return x;
+}
+
+double half(const unsigned char* p) {
+  const int bits = p[0] | p[1] << 8, exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const double magnitude = exponent == 0    ? std::ldexp(fraction, -24)
+                           : exponent == 31 ? (fraction ? NAN : INFINITY)
+                                            : std::ldexp(1024 + fraction, exponent - 25);
+  return bits & 0x8000 ? -magnitude : magnitude;
+}
+
+int nibble(const unsigned char* bytes, int i, bool high) { return high ? bytes[i] >> 4 : bytes[i] & 15; }
+int bit(const unsigned char* bytes, int i) { return bytes[i / 8] >> i % 8 & 1; }
+
+// Value `i` of a block.
+double f16_value(const unsigned char* block, int) { return half(block); }
+double bf16_value(const unsigned char* block, int) {
+  const uint32_t bits = static_cast<uint32_t>(block[0] | block[1] << 8) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+double q8_0_value(const unsigned char* block, int i) { return half(block) * static_cast<signed char>(block[2 + i]); }
+double q4_0_value(const unsigned char* block, int i) { return half(block) * (nibble(block + 2, i % 16, i >= 16) - 8); }
+double q5_0_value(const unsigned char* block, int i) {
+  return half(block) * ((nibble(block + 6, i % 16, i >= 16) | bit(block + 2, i) << 4) - 16);
+}
+
+/// A quant of a q4_K or q5_K block on the scale of its group of 32.
+double grouped_value(const unsigned char* block, int group, int quant) {
+  const unsigned char* s = block + 4;
+  const int scale = group < 4 ? s[group] & 63 : (s[group + 4] & 15) | s[group - 4] >> 6 << 4;
+  const int minimum = group < 4 ? s[group + 4] & 63 : s[group + 4] >> 4 | s[group] >> 6 << 4;
+  return half(block) * scale * quant - half(block + 2) * minimum;
+}
+double q4_k_value(const unsigned char* block, int i) {
+  const int group = i / 32;
+  return grouped_value(block, group, nibble(block + 16 + 32 * (group / 2), i % 32, group % 2));
+}
+double q5_k_value(const unsigned char* block, int i) {
+  const int group = i / 32, fifth = block[16 + i % 32] >> group & 1;
+  return grouped_value(block, group, nibble(block + 48 + 32 * (group / 2), i % 32, group % 2) | fifth << 4);
+}
+double q6_k_value(const unsigned char* block, int i) {
+  const int part = i / 128, group = i % 128 / 32, j = i % 32;
+  const int low = nibble(block + 64 * part + 32 * (group % 2), j, group >= 2);
+  const int high = block[128 + 32 * part + j] >> 2 * group & 3;
+  return half(block + 208) * static_cast<signed char>(block[192 + i / 16]) * ((low | high << 4) - 32);
+}
+
+template <int block_values, int block_bytes, double (*value)(const unsigned char*, int)>
+void expand_row(const void* row, float* values, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const auto* block = static_cast<const unsigned char*>(row) + i / block_values * block_bytes;
+    values[i] = static_cast<float>(value(block, static_cast<int>(i % block_values)));
+  }
 }
 
 /// Mean and 1 / deviation of one group of one sample.
@@ -62,6 +118,11 @@ double prepared_value(const PrepareArgs& a, const std::vector<GroupStatistics>& 
 }
 
 }  // namespace
+
+const RowExpanders expand = {expand_row<1, 2, f16_value>,       expand_row<1, 2, bf16_value>,
+                             expand_row<32, 34, q8_0_value>,    expand_row<256, 210, q6_k_value>,
+                             expand_row<256, 176, q5_k_value>,  expand_row<256, 144, q4_k_value>,
+                             expand_row<32, 22, q5_0_value>,    expand_row<32, 18, q4_0_value>};
 
 void conv(const float* src, int batch, int src_height, int src_width, int in, const float* weights, int out, int kernel,
           int stride, int pad, int height, int width, const float* bias, const float* residual, float* dst) {

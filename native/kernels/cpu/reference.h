@@ -5,6 +5,9 @@
 
 namespace kandinsky::reference {
 
+/// Value by value after the definitions in ggml-common.h.
+extern const RowExpanders expand;
+
 /// src [batch][height][width][in] float32 without border -> dst; weights [out][kernel][kernel][in].
 void conv(const float* src, int batch, int src_height, int src_width, int in, const float* weights, int out, int kernel,
           int stride, int pad, int height, int width, const float* bias, const float* residual, float* dst);

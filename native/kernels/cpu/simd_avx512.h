@@ -52,6 +52,11 @@ INLINE void transpose_16x16(const uint32_t* src, int words, uint32_t* dst, int64
   for (int i = 0; i < words; ++i) _mm512_storeu_si512(dst + i * stride, b[i]);
 }
 
+INLINE vf vload_half(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+INLINE vf vload_bf16(const uint16_t* p) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
 INLINE vf vload_int8(const int8_t* p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
 }

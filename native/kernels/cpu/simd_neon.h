@@ -36,6 +36,8 @@ INLINE void narrow(uint16_t* p, vf x) {
   vst1_u16(p, vshrn_n_u32(vaddq_u32(vaddq_u32(bits, odd), vdupq_n_u32(0x7fff)), 16));
 }
 
+INLINE vf vload_half(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+INLINE vf vload_bf16(const uint16_t* p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
 INLINE vf vload_int8(const int8_t* p) {
   int32_t word;
   memcpy(&word, p, sizeof word);

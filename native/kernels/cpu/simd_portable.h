@@ -32,4 +32,13 @@ INLINE float vmaximum(vf a) {
 }
 INLINE void cpu_pause() {}
 
+INLINE vi vload_uint16(const uint16_t* p) { return vi{p[0], p[1], p[2], p[3]}; }
+/// The exponent's bias differs by 112; multiplying by that also makes subnormal halves normal. The largest exponent
+/// stays the largest: infinity and NaN.
+INLINE vf vload_half(const uint16_t* p) {
+  const vi half = vload_uint16(p), special = (half & 0x7c00) == 0x7c00;
+  const vf scaled = (vf)((half & 0x7fff) << 13 | (half & 0x8000) << 16) * vset1(0x1p112f);
+  return (vf)((vi)scaled | (special & 0x7f800000));
+}
+INLINE vf vload_bf16(const uint16_t* p) { return (vf)(vload_uint16(p) << 16); }
 INLINE vf vload_int8(const int8_t* p) { return vf{(float)p[0], (float)p[1], (float)p[2], (float)p[3]}; }

@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/common.h"
 #include "kernels/cpu/microkernel.h"
+#include "kernels/cpu/expand.h"
 #include "kernels/cpu/pack.h"
 #include "kernels/cpu/product.h"
 #include "kernels/cpu/winograd.h"
@@ -20,7 +21,8 @@ extern const CpuKernels KERNELS = {KERNELS_NAME,
                                    number_type<weight_t>(),
                                    kPanel,
                                    packed_size,
-                                   dequantize_q8_0,
+                                   {expand_halves<vload_half>, expand_halves<vload_bf16>, expand_q8_0, expand_q6_k,
+                                    expand_q5_k, expand_q4_k, expand_q5_0, expand_q4_0},
                                    {pack_scratch, pack},
                                    {prepare_scratch, prepare},
                                    {layer_norm_scratch, layer_norm},
