@@ -1,9 +1,10 @@
 // One whole text-to-image run at full size with random weights: time of each stage and the process's peak memory.
 //
-//   node bench/text-to-image.mjs [--size 768] [--steps 2] [--type q8_0] [--packing compact] [--offload none] [--device cpu]
+//   node bench/text-to-image.mjs [--size 768] [--steps 2] [--type q8_0] [--packing compact] [--offload none]
+//     [--device cpu] [--generations 1]
 //
 // Few steps suffice: steps cost the same, and the peak is reached in the first. Prints one JSON line.
-import { existsSync, mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { AutoPipelineForText2Image, Generator } from '../dist/index.js'
@@ -17,6 +18,7 @@ const { values } = parseArgs({
     packing: { type: 'string', default: 'compact' },
     offload: { type: 'string', default: 'none' },
     device: { type: 'string', default: 'cpu' },
+    generations: { type: 'string', default: '1' },
   },
 })
 const { type, packing, offload, device } = values
@@ -33,13 +35,21 @@ if (!existsSync(file)) {
   }
 }
 if (!process.env.KANDINSKY_BENCH_WRITE) {
+  const peaks = watchMemory()
   const started = performance.now()
   const pipe = await AutoPipelineForText2Image.fromPretrained(file, { device, packing, offload })
-  const marks = [
-    ['load', started],
-    ['', performance.now()],
-  ]
-  const { images } = await pipe.generate({
+  const load_s = seconds(performance.now() - started)
+  const generations = []
+  for (let i = 0; i < Number(values.generations); i++) generations.push(await timedGeneration(pipe))
+  const peak_mb = Math.round(process.resourceUsage().maxRSS / 1024)
+  await pipe.dispose()
+  console.log(JSON.stringify({ size, type, packing, offload, device, load_s, generations, peak_mb, ...peaks }))
+}
+
+/** Seconds of a generation's stages. */
+async function timedGeneration(pipe) {
+  const marks = [['', performance.now()]]
+  await pipe.generate({
     prompt: 'red cat, 4k photo',
     height: size,
     width: size,
@@ -51,12 +61,28 @@ if (!process.env.KANDINSKY_BENCH_WRITE) {
     },
   })
   marks.push(['decode', performance.now()])
-  await pipe.dispose()
-  const seconds = {}
-  for (let i = 1; i < marks.length; i++) {
-    const name = i === 1 ? 'load' : marks[i][0]
-    seconds[name] = Math.round((marks[i][1] - marks[i - 1][1]) / 10) / 100
+  return Object.fromEntries(marks.slice(1).map(([name, time], i) => [name, seconds(time - marks[i][1])]))
+}
+
+function seconds(ms) {
+  return Math.round(ms / 10) / 100
+}
+
+/**
+ * The largest resident sizes of anonymous memory and of mapped file pages, looked at every 20 ms while networks compute
+ * on their own threads. Their sum may be more than the peak: they are reached at different times. Linux only.
+ */
+function watchMemory() {
+  const peaks = {}
+  if (process.platform !== 'linux') return peaks
+  const look = () => {
+    const status = readFileSync('/proc/self/status', 'utf8')
+    for (const kind of ['Anon', 'File']) {
+      const megabytes = Math.round(Number(new RegExp(`Rss${kind}:\\s+(\\d+)`).exec(status)[1]) / 1024)
+      const name = `peak_${kind.toLowerCase()}_mb`
+      peaks[name] = Math.max(peaks[name] ?? 0, megabytes)
+    }
   }
-  const peak_mb = Math.round(process.resourceUsage().maxRSS / 1024)
-  console.log(JSON.stringify({ size, type, packing, offload, device, pictures: images.length, seconds, peak_mb }))
+  setInterval(look, 20).unref()
+  return peaks
 }
