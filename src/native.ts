@@ -54,6 +54,8 @@ export interface NativeNetwork {
     options: { cancel?: CancelFlag | undefined; taps?: string[] | undefined },
   ): Promise<Record<string, NativeOutput>>
   memory(): { weights: number; compute: number }
+  /** After the calls so far, gives back the memory of weights that lie mapped in a file, until the next call. */
+  releasePages(): Promise<void>
   /** Waits for the running call, then frees. Idempotent. */
   dispose(): Promise<void>
 }
@@ -173,7 +175,12 @@ function withErrors(addon: Binding): Binding {
 }
 
 function networkWithErrors(network: NativeNetwork): NativeNetwork {
-  return { run: promised(network.run), memory: network.memory, dispose: promised(network.dispose) }
+  return {
+    run: promised(network.run),
+    memory: network.memory,
+    releasePages: promised(network.releasePages),
+    dispose: promised(network.dispose),
+  }
 }
 
 function sync<A extends unknown[], R>(call: (...args: A) => R): (...args: A) => R {

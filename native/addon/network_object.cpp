@@ -61,6 +61,20 @@ class RunJob : public Job {
   std::vector<std::string> taps_;
 };
 
+/// Waits for the calls before it: they read the pages.
+class ReleasePagesJob : public Job {
+ public:
+  ReleasePagesJob(Napi::Env env, SharedState network) : Job(env), state_(std::move(network)) { queue = state_->queue; }
+
+ private:
+  void execute() override {
+    if (state_->network) state_->network->release_pages();
+  }
+  Napi::Value result(Napi::Env env) override { return env.Undefined(); }
+
+  SharedState state_;
+};
+
 /// Runs after the call that is running; the calls queued before it find `disposed` set.
 class DisposeJob : public Job {
  public:
@@ -90,6 +104,12 @@ Napi::Value memory(const Napi::CallbackInfo& info, const SharedState& state) {
   return result;
 }
 
+Napi::Value release_pages(const Napi::CallbackInfo& info, const SharedState& state) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    return Environment::of(info.Env()).jobs.start(std::make_unique<ReleasePagesJob>(info.Env(), state));
+  });
+}
+
 Napi::Value dispose(const Napi::CallbackInfo& info, const SharedState& state) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     state->disposed = true;
@@ -107,6 +127,7 @@ Napi::Object network_object(Napi::Env env, const SharedState& state) {
   };
   define("run", run);
   define("memory", memory);
+  define("releasePages", release_pages);
   define("dispose", dispose);
   return object;
 }

@@ -75,6 +75,10 @@ void WeightStore::drop_pages(const ggml_tensor* weight) const {
   kandinsky::drop_pages(static_cast<const std::byte*>(weight->data), ggml_nbytes(weight));
 }
 
+void WeightStore::drop_pages() const {
+  for (const Mapping& mapping : mappings_) kandinsky::drop_pages(mapping.first.get(), mapping.size);
+}
+
 void WeightStore::map_files(Device& device, SourceFiles& files) {
   ggml_backend_dev_props props;
   ggml_backend_dev_get_props(device.handle(), &props);
@@ -98,7 +102,7 @@ void WeightStore::map_files(Device& device, SourceFiles& files) {
       ggml_backend_tensor_alloc(buffer.get(), weight->tensor, base + weight->source.offset);
       weight->is_mapped = true;
     }
-    mappings_.push_back(std::move(first));
+    mappings_.push_back({std::move(first), size});
     buffers_.push_back(std::move(buffer));
   }
 }

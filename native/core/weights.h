@@ -40,8 +40,9 @@ class WeightStore {
   };
   const std::vector<Spec>& specs() const { return specs_; }
   uint64_t bytes() const { return bytes_; }
-  /// Gives back the memory of a mapped weight until it is read again.
+  /// Gives back the memory of a mapped weight, or of all of them, until they are read again.
   void drop_pages(const ggml_tensor* weight) const;
+  void drop_pages() const;
   /// Whether every weight is float32 in memory.
   bool is_f32() const { return is_f32_; }
 
@@ -51,6 +52,11 @@ class WeightStore {
     TensorSource source;
     ggml_tensor* tensor = nullptr;  // once the network has asked for it
     bool is_mapped = false;
+  };
+
+  struct Mapping {
+    std::shared_ptr<const std::byte> first;
+    uint64_t size;
   };
 
   ggml_tensor* ask(const std::string& name, const std::vector<int64_t>& shape, bool keep_f32);
@@ -66,7 +72,7 @@ class WeightStore {
   std::vector<Spec> specs_;
   uint64_t bytes_ = 0;
   bool is_f32_ = true;
-  std::vector<std::shared_ptr<const std::byte>> mappings_;
+  std::vector<Mapping> mappings_;
   ggml_context_ptr context_;
   std::vector<ggml_backend_buffer_ptr> buffers_;  // freed before the mappings they point into
 };

@@ -25,9 +25,9 @@ class Model {
   /// Builds the graph for prepared inputs; all outputs through Graph::output.
   virtual void build(const std::string& method, Graph& g) const = 0;
 
-  /// Whether a graph stays allocated for the next run with the same shapes. Networks that run once per picture but
-  /// need gigabytes for it give them back.
-  virtual bool keeps_graph() const { return true; }
+  /// Whether one call follows another with the same shapes, so that graph and weights should stay in memory between.
+  /// Networks that run once per picture give theirs back: MoVQ's graph takes gigabytes.
+  virtual bool runs_in_loop() const { return false; }
 };
 
 std::unique_ptr<Model> make_clip_text(const Config& config, const Weights& w);

@@ -139,7 +139,6 @@ class VQModel : public Model {
   void build(const std::string& method, Graph& g) const override {
     method == "encode" ? build_encode(g) : build_decode(g);
   }
-  bool keeps_graph() const override { return false; }
 
  private:
   void build_encode(Graph& g) const;

@@ -31,6 +31,7 @@ class PriorTransformer : public Model {
   std::vector<std::string> methods() const override { return {"forward", "post_process"}; }
   HostTensors prepare(const std::string& method, const HostTensors& inputs) const override;
   void build(const std::string& method, Graph& g) const override;
+  bool runs_in_loop() const override { return true; }
 
  private:
   HostTensor mask(const HostTensor& attention_mask, int64_t first_query, int64_t tokens) const;

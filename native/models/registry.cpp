@@ -58,7 +58,10 @@ class LoadedNetwork : public Network {
     try {
       Graph& graph = graph_for(method, prepared, options.taps);
       HostTensors results = graph.run(prepared, options.cancel);
-      if (!model_->keeps_graph()) graph_.reset();
+      if (!model_->runs_in_loop()) {
+        graph_.reset();
+        release_pages();
+      }
       return results;
     } catch (const std::bad_alloc&) {
       graph_.reset();
@@ -66,6 +69,8 @@ class LoadedNetwork : public Network {
            method.c_str());
     }
   }
+
+  void release_pages() override { weights_.drop_pages(); }
 
   uint64_t weight_bytes() const override { return weights_.bytes() + (packed_ ? packed_->bytes() : 0); }
   uint64_t compute_bytes() const override { return compute_bytes_; }

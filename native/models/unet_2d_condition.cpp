@@ -121,6 +121,7 @@ class UNet2DConditionModel : public Model {
   UNet2DConditionModel(const Config& config, const Weights& w);
   HostTensors prepare(const std::string& method, const HostTensors& inputs) const override;
   void build(const std::string& method, Graph& g) const override;
+  bool runs_in_loop() const override { return true; }
 
  private:
   /// `level` 0 is the outermost one. There F4 would cost more exactness than the float32 residual stream gains over

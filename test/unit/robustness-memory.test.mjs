@@ -1,13 +1,15 @@
 // Out of memory is an error like any other, and nothing that was given up stays allocated.
 import assert from 'node:assert/strict'
 import { execFile, spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import test from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
-import { KandinskyV22Pipeline, listDevices, Tensor } from '../../dist/index.js'
+import { convert, Generator, KandinskyV22Pipeline, listDevices, Tensor } from '../../dist/index.js'
 import { checkpoint } from '../helpers/cases.mjs'
+import { temporaryFolder } from '../helpers/files.mjs'
 import { root } from '../helpers/native.mjs'
 
 const decoder = checkpoint('kandinsky-2-2-decoder')
@@ -64,4 +66,42 @@ test('loading and disposing again and again takes no more memory than once', asy
     console.log((after - before) / await round())`
   const networks = await run(['--expose-gc', '--input-type=module', '--eval', script])
   assert.ok(networks < 5, `after 20 more rounds the memory of ${networks} more networks is held`)
+})
+
+const lacksSmaps = process.platform === 'linux' ? false : 'only Linux tells what is resident of a mapping'
+test('networks give back the pages of mapped weights: in a loop when asked, else after each run', {
+  skip: lacksSmaps,
+}, async (t) => {
+  const file = path.join(temporaryFolder(t), 'decoder.gguf')
+  await convert(decoder, file, { weights: 'f16' })
+  const residentBytes = () => {
+    const mappings = readFileSync('/proc/self/smaps', 'utf8').split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m)
+    const sizes = mappings.filter((text) => text.includes(file)).map((text) => Number(/^Rss:\s+(\d+)/m.exec(text)[1]))
+    return sizes.reduce((sum, kilobytes) => sum + kilobytes, 0) * 1024
+  }
+  const pipe = await KandinskyV22Pipeline.fromPretrained(file, { threads: 1 })
+  t.after(() => pipe.dispose())
+  const { unet, movq } = pipe.components
+  const latents = new Generator(1).randn([1, 4, 8, 8])
+  const few = 200_000 // the last page of each mapping may stay, and pages have up to 64 KB
+  const denoise = () =>
+    unet.run('forward', {
+      ...{ sample: latents, image_embeds: new Generator(2).randn([1, 128]) },
+      timestep: new Tensor(new Float32Array([500]), [1]),
+    })
+
+  const first = await denoise()
+  assert.ok(residentBytes() > 1e6, `${residentBytes()} bytes of a UNet that ran`)
+  await unet.releasePages()
+  assert.ok(residentBytes() < few, `${residentBytes()} bytes of a UNet that released its pages`)
+  assert.deepEqual(await denoise(), first)
+  await unet.releasePages()
+
+  await movq.run('decode', { latents })
+  assert.ok(residentBytes() < few, `${residentBytes()} bytes of a MoVQ that ran`)
+  await pipe.generate({
+    ...{ imageEmbeds: new Generator(3).randn([1, 128]), negativeImageEmbeds: new Generator(4).randn([1, 128]) },
+    ...{ height: 64, width: 64, numInferenceSteps: 1, generator: new Generator(5) },
+  })
+  assert.ok(residentBytes() < few, `${residentBytes()} bytes after a picture`)
 })
