@@ -5,7 +5,8 @@
 //
 // Cases: prior (one guided step, 81 tokens), unet-256, unet-512, unet-768 (one guided step, batch 2), movq-512, movq-768
 // (one decode); of Kandinsky 2.1 prior21, unet21-512 and text21 (MultilingualCLIP, prompt and negative prompt). Without
-// --case: all of them. `--no-torch` leaves the other side out; PYTHONPATH finds diffusers.
+// --case: all of them. `--no-torch` leaves the other side out; PYTHONPATH finds diffusers. `--profile` prints, after each
+// step of ours, how long each kind of node ran; the first step also reads the file and allocates.
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
 import os from 'node:os'
@@ -25,6 +26,7 @@ const { values } = parseArgs({
     python: { type: 'string', default: 'python3' },
     'no-torch': { type: 'boolean' },
     json: { type: 'boolean' },
+    profile: { type: 'boolean' },
   },
 })
 const allCases = [
@@ -111,7 +113,8 @@ function report(result) {
 
 /** A child that answers each line on its standard input with one JSON line. */
 function startWorker(command, args) {
-  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
+  const env = values.profile ? { ...process.env, KANDINSKY_PROFILE: '1' } : process.env
+  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'], env })
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   const next = async () => {
     const { value, done } = await lines.next()

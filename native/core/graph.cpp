@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/profile.h"
 #include "core/types.h"
 
 namespace kandinsky {
@@ -177,8 +178,9 @@ bool Graph::kept_is_valid(const HostTensors& inputs) const {
 void Graph::compute(const Part& part, const std::atomic<bool>* cancel) {
   const auto is_cancelled = [cancel] { return cancel && cancel->load(std::memory_order_relaxed); };
   device_.set_cancel(cancel);
+  const auto compute_graph = is_profiling() ? compute_profiled : ggml_backend_graph_compute;
   const ggml_status status =
-      is_cancelled() ? GGML_STATUS_ABORTED : ggml_backend_graph_compute(device_.backend(), part.graph);
+      is_cancelled() ? GGML_STATUS_ABORTED : compute_graph(device_.backend(), part.graph);
   device_.set_cancel(nullptr);
   if (status == GGML_STATUS_ABORTED || is_cancelled()) fail(ErrorCode::aborted, "the computation was cancelled");
   if (status == GGML_STATUS_ALLOC_FAILED) {

@@ -46,6 +46,15 @@ ProductWeights KernelNodes::weights(const ggml_tensor* weight, int taps, Algorit
   return result;
 }
 
+const char* KernelNodes::kind_of(const ConvArgs& args) {
+  switch (args.weights.algorithm) {
+    case Algorithm::winograd_f2: return "convolution F(2x2)";
+    case Algorithm::winograd_f4: return "convolution F(4x4)";
+    case Algorithm::direct: break;
+  }
+  return "convolution, direct";
+}
+
 const void* KernelNodes::packed_address(const ggml_tensor* weight, const WeightRows& rows, Algorithm algorithm) {
   if (const void* packed = packed_->find(weight, algorithm)) return packed;
   Unpacked& unpacked = unpacked_[weight];

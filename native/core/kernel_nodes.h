@@ -66,6 +66,7 @@ class KernelNodes {
     node->work = &work_;
     scratch_size_ = std::max(scratch_size_, kernel.scratch_size(&args, threads_));
     node->result = add_node(c, result, std::move(sources), NodeOf<Args>::run, node.get());
+    ggml_set_name(node->result, kind_of(args));
     nodes_.push_back(std::move(node));
     return nodes_.back()->result;
   }
@@ -105,6 +106,13 @@ class KernelNodes {
     Algorithm algorithm;
     AlignedBytes data;
   };
+
+  // What a profile calls a node.
+  static const char* kind_of(const PrepareArgs&) { return "norm, activation, border"; }
+  static const char* kind_of(const LayerNormArgs&) { return "layer norm"; }
+  static const char* kind_of(const ConvArgs& args);
+  static const char* kind_of(const GemmArgs&) { return "linear, 1x1 convolution"; }
+  static const char* kind_of(const AttentionArgs&) { return "attention"; }
 
   const void* packed_address(const ggml_tensor* weight, const WeightRows& rows, Algorithm algorithm);
   static ggml_tensor* add_node(ggml_context* c, const Result& result, std::vector<ggml_tensor*> sources,
