@@ -17,7 +17,15 @@ if (files.length === 0) stop(`no test file's name contains ${wanted.join(' or ')
 
 if (wanted.length === 0) {
   run(process.execPath, ['scripts/cmake.mjs'], { KANDINSKY_TESTS: '1' })
-  run(path.join('build', 'Release', 'kandinsky-native-test'), ['--fixtures', path.join('test', 'fixtures')])
+  const program = path.join('build', 'Release', 'kandinsky-native-test')
+  const fixtures = ['--fixtures', path.join('test', 'fixtures')]
+  run(program, fixtures)
+  // That ran the kernels in every instruction set of this machine, but the layers and networks only in the best ones.
+  const { stdout } = spawnSync(program, ['--list-kernels'], { cwd: root, encoding: 'utf8' })
+  for (const KANDINSKY_CPU of stdout.trim().split('\n')) {
+    console.log(`\nlayers and networks with KANDINSKY_CPU=${KANDINSKY_CPU}`)
+    run(program, [...fixtures, '--filter', '_matches_'], { KANDINSKY_CPU })
+  }
 }
 run(process.execPath, ['--test', '--test-concurrency=1', '--test-reporter=spec', ...files])
 

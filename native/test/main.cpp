@@ -1,7 +1,10 @@
-// kandinsky-native-test [--filter TEXT] [--fixtures FOLDER] [--list]
+// kandinsky-native-test [--filter TEXT] [--fixtures FOLDER] [--list] [--list-kernels]
+//
+// --list prints the names of the tests, --list-kernels those that KANDINSKY_CPU may have on this machine.
 #include <filesystem>
 #include <random>
 
+#include "kernels/cpu/kernels.h"
 #include "test/check.h"
 
 namespace kandinsky::test {
@@ -77,8 +80,11 @@ int main(int argc, char** argv) {
     } else if (option == "--list") {
       for (const auto& test : kandinsky::test::registered_tests()) std::printf("%s\n", test.name);
       return 0;
+    } else if (option == "--list-kernels") {
+      for (auto kernels = kandinsky::list_cpu_kernels(); *kernels; ++kernels) std::printf("%s\n", (*kernels)->name);
+      return 0;
     } else {
-      std::fprintf(stderr, "usage: %s [--filter TEXT] [--fixtures FOLDER] [--list]\n", argv[0]);
+      std::fprintf(stderr, "usage: %s [--filter TEXT] [--fixtures FOLDER] [--list] [--list-kernels]\n", argv[0]);
       return 2;
     }
   }
