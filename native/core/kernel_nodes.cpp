@@ -77,7 +77,6 @@ void KernelNodes::allocate() {
   unpacked_.clear();
   scratch_ = AlignedBytes(scratch_size_);
   work_.scratch = scratch_.data();
-  work_.scratch_size = scratch_.size();
   for (const auto& node : nodes_) node->bind();
 }
 

@@ -41,7 +41,6 @@ void PackedWeights::pack(const WeightRows& rows, Algorithm algorithm, unsigned c
     const AlignedBytes scratch(kernels_.pack.scratch_size(&args, 1));
     WorkContext work;
     work.scratch = scratch.data();
-    work.scratch_size = scratch.size();
     kernels_.pack.run(&args, &work, 0, 1);
   });
 }

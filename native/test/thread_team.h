@@ -39,7 +39,6 @@ class KernelRun {
       : kernel_(kernel), args_(args), nth_(nth), scratch_(kernel.scratch_size(&args, nth)) {
     std::memset(scratch_.data(), 0xff, scratch_.size());  // NaN: a kernel must not read what it has not written
     work_.scratch = scratch_.data();
-    work_.scratch_size = scratch_.size();
   }
 
   void run(int repeats = 1) {

@@ -30,7 +30,6 @@ enum class Algorithm {
 /// calls.
 struct alignas(64) WorkContext {
   unsigned char* scratch = nullptr;
-  size_t scratch_size = 0;
   alignas(64) int next_task = 0;
   alignas(64) int arrived = 0;
   alignas(64) unsigned generation = 0;  // barriers passed
