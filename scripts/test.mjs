@@ -20,11 +20,12 @@ if (wanted.length === 0) {
   const program = path.join('build', 'Release', 'kandinsky-native-test')
   const fixtures = ['--fixtures', path.join('test', 'fixtures')]
   run(program, fixtures)
-  // That ran the kernels in every instruction set of this machine, but the layers and networks only in the best ones.
+  // That ran the kernels in every instruction set of this machine, but the networks only in the best ones.
   const { stdout } = spawnSync(program, ['--list-kernels'], { cwd: root, encoding: 'utf8' })
   for (const KANDINSKY_CPU of stdout.trim().split('\n')) {
-    console.log(`\nlayers and networks with KANDINSKY_CPU=${KANDINSKY_CPU}`)
-    run(program, [...fixtures, '--filter', '_matches_'], { KANDINSKY_CPU })
+    console.log(`\nnetworks with KANDINSKY_CPU=${KANDINSKY_CPU}`)
+    for (const filter of ['matches_diffusers', 'matches_transformers', 'packed_weights'])
+      run(program, [...fixtures, '--filter', filter], { KANDINSKY_CPU })
   }
 }
 run(process.execPath, ['--test', '--test-concurrency=1', '--test-reporter=spec', ...files])
