@@ -121,10 +121,13 @@ void Device::start_threads() {
   ggml_threadpool_params params = ggml_threadpool_params_default(threads_);
   threadpool_ = backend_function<decltype(ggml_threadpool_new)>(handle_, "ggml_threadpool_new")(&params);
   if (!threadpool_) fail(ErrorCode::out_of_memory, "%d worker threads could not be started", threads_);
-  backend_function<decltype(ggml_backend_cpu_set_n_threads)>(handle_, "ggml_backend_set_n_threads")(backend(),
-                                                                                                   threads_);
+  use_threads(threads_);
   backend_function<decltype(ggml_backend_cpu_set_threadpool)>(handle_, "ggml_backend_cpu_set_threadpool")(
       backend(), threadpool_);
+}
+
+void Device::use_threads(int count) {
+  backend_function<decltype(ggml_backend_cpu_set_n_threads)>(handle_, "ggml_backend_set_n_threads")(backend(), count);
 }
 
 void Device::set_cancel(const std::atomic<bool>* cancel) {

@@ -49,6 +49,9 @@ class Device {
   bool is_cpu() const { return is_cpu_; }
   int threads() const { return threads_; }
 
+  /// How many of the threads the graphs after this run on. CPU only.
+  void use_threads(int count);
+
   /// A flag polled between graph nodes on the CPU; null for none. A GPU graph cannot be interrupted.
   void set_cancel(const std::atomic<bool>* cancel);
 

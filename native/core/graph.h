@@ -62,6 +62,8 @@ class Graph {
   /// Throws aborted, out_of_memory.
   HostTensors run(const HostTensors& inputs, const std::atomic<bool>* cancel);
   uint64_t compute_bytes() const { return compute_bytes_; }
+  /// CPU threads that the graph runs on: all of the device's, or one where they would mostly wait for each other.
+  int thread_count() const;
 
  private:
   struct Output {

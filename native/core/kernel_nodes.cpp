@@ -46,6 +46,19 @@ ProductWeights KernelNodes::weights(const ggml_tensor* weight, int taps, Algorit
   return result;
 }
 
+double KernelNodes::flops_of(const ConvArgs& args) {
+  const WeightRows& w = args.weights.rows;
+  return 2.0 * args.batch * args.height * args.width * w.out_features * w.taps * w.in_features;
+}
+
+double KernelNodes::flops_of(const GemmArgs& args) {
+  return 2.0 * args.rows * args.weights.rows.out_features * args.weights.rows.in_features;
+}
+
+double KernelNodes::flops_of(const AttentionArgs& args) {
+  return 4.0 * args.batch * args.heads * args.head_dim * args.queries * (args.added_tokens + args.tokens);
+}
+
 const char* KernelNodes::kind_of(const ConvArgs& args) {
   switch (args.weights.algorithm) {
     case Algorithm::winograd_f2: return "convolution F(2x2)";

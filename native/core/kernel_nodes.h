@@ -67,6 +67,7 @@ class KernelNodes {
     scratch_size_ = std::max(scratch_size_, kernel.scratch_size(&args, threads_));
     node->result = add_node(c, result, std::move(sources), NodeOf<Args>::run, node.get());
     ggml_set_name(node->result, kind_of(args));
+    flops_ += flops_of(args);
     nodes_.push_back(std::move(node));
     return nodes_.back()->result;
   }
@@ -75,6 +76,9 @@ class KernelNodes {
   /// A weight matrix ne = {taps * in, out} as the kernels take it. Where weights are to be packed and this one is not
   /// yet, the result points to where allocate() will pack it.
   ProductWeights weights(const ggml_tensor* weight, int taps, Algorithm algorithm);
+
+  /// Floating-point operations of all nodes.
+  double flops() const { return flops_; }
 
   /// After the graph's tensors have got their memory.
   void allocate();
@@ -107,6 +111,12 @@ class KernelNodes {
     AlignedBytes data;
   };
 
+  // Of the products, which are nearly all of the work; convolutions as the direct method has them.
+  static double flops_of(const PrepareArgs&) { return 0; }
+  static double flops_of(const LayerNormArgs&) { return 0; }
+  static double flops_of(const ConvArgs& args);
+  static double flops_of(const GemmArgs& args);
+  static double flops_of(const AttentionArgs& args);
   // What a profile calls a node.
   static const char* kind_of(const PrepareArgs&) { return "norm, activation, border"; }
   static const char* kind_of(const LayerNormArgs&) { return "layer norm"; }
@@ -123,6 +133,7 @@ class KernelNodes {
   PackedWeights* packed_;
   std::map<const ggml_tensor*, Unpacked> unpacked_;
   std::vector<std::unique_ptr<Node>> nodes_;
+  double flops_ = 0;
   size_t scratch_size_ = 64;
   AlignedBytes scratch_;
   WorkContext work_;

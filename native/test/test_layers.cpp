@@ -52,6 +52,14 @@ class LayerRun {
     return graph.run(inputs, nullptr).at("y");
   }
 
+  /// On how many of two threads a graph of CPU kernels runs.
+  int thread_count(const HostTensors& inputs, const std::function<ggml_tensor*(Graph&)>& build) {
+    store_->load(device_, nullptr, {});
+    Graph graph(device_, inputs, {}, 64, std::make_unique<KernelNodes>(cpu_kernels(), device_.threads(), nullptr));
+    graph.output("y", build(graph), 3);
+    return graph.thread_count();
+  }
+
  private:
   Device device_;
   std::vector<TensorSource> sources_;
@@ -240,6 +248,15 @@ TEST(spatial_norm_matches_plain_loops) {
         return affine * modulation("conv_y", b, c, pixel) + modulation("conv_b", b, c, pixel);
       });
   CHECK(relative_error(y, expected) < 1e-5);
+}
+
+TEST(only_graphs_with_much_to_compute_run_on_all_threads) {
+  for (const auto& [rows, threads] : {std::pair<int64_t, int>{4, 1}, {4096, 2}}) {
+    LayerRun layer({{"weight", random_tensor({256, 256}, 1)}, {"bias", random_tensor({256}, 2)}});
+    const Linear linear(layer.weights(), 256, 256);
+    const auto build = [&](Graph& g) { return linear.forward(g, g.input("x")); };
+    CHECK(layer.thread_count({{"x", random_tensor({1, rows, 256}, 3)}}, build) == threads);
+  }
 }
 
 TEST(attention_matches_plain_loops) {
