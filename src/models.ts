@@ -24,8 +24,8 @@ export interface ModelOptions {
   /** CPU threads; default: one per physical core */
   threads?: number | undefined
   /**
-   * CPU only. `compact` (default) leaves weights in memory as stored and expands each as it is used; `fast` keeps them
-   * expanded, which takes 2 to 8 bytes per weight
+   * CPU only. `compact` (default) leaves weights in memory as stored and expands each as it is used; `fast` keeps those of
+   * the prior and the UNet expanded, which takes 2 to 8 bytes per weight
    */
   packing?: Packing | undefined
   /** networks that share a group take turns on the device, and load when their turn comes */

@@ -41,7 +41,7 @@ class Network {
 };
 
 /// What the CPU's kernels do with weights: expand them as loaded at each use, or once, which takes 2 to 8 bytes per
-/// weight instead of about 1.
+/// weight instead of about 1. Networks that do not run in a loop are always compact.
 enum class Packing { compact, fast };
 
 struct LoadOptions {

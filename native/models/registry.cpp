@@ -49,7 +49,8 @@ class LoadedNetwork : public Network {
       fail(ErrorCode::invalid_argument, "Expected a CPU for the packing fast but the device is %s",
            device_.name().c_str());
     }
-    packed_ = std::make_unique<PackedWeights>(kernels(), weights_, device_.threads());
+    // Weights of a network that runs once per picture would be packed for a single use.
+    if (model_->runs_in_loop()) packed_ = std::make_unique<PackedWeights>(kernels(), weights_, device_.threads());
   }
 
   HostTensors run(const std::string& method, const HostTensors& inputs, const RunOptions& options) override {
