@@ -3,8 +3,8 @@
 //
 //   npm run bench -- --case unet-512 --json [--type q8_0] [--device cpu] [--threads 2] [--packing fast] [--rounds 3] [--python python3]
 //
-// Cases: prior (one guided step, 81 tokens), unet-256, unet-512, unet-768 (one guided step, batch 2), movq-512, movq-768
-// (one decode); of Kandinsky 2.1 prior21, unet21-512 and text21 (MultilingualCLIP, prompt and negative prompt). Without
+// Cases: prior (one guided step, 81 tokens), unet-256, unet-512, unet-768, unet-1024 (one guided step, batch 2), movq-512,
+// movq-768 (one decode); of Kandinsky 2.1 prior21, unet21-512 and text21 (MultilingualCLIP, prompt and negative prompt). Without
 // --case: all of them. `--no-torch` leaves the other side out; PYTHONPATH finds diffusers. `--profile` prints, after each
 // step of ours, how long each kind of node ran; the first step also reads the file and allocates.
 import { spawn, spawnSync } from 'node:child_process'
@@ -34,6 +34,7 @@ const allCases = [
   'unet-256',
   'unet-512',
   'unet-768',
+  'unet-1024',
   'movq-512',
   'movq-768',
   'prior21',
