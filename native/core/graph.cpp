@@ -79,10 +79,13 @@ ggml_tensor* Graph::indices(const std::string& key, const std::function<std::vec
 }
 
 ggml_tensor* Graph::written(ggml_tensor* target, ggml_tensor* write) {
-  ggml_tensor* view = ggml_view_tensor(context(), target);
+  const auto& t = *target;
+  ggml_tensor* view = ggml_view_4d(context(), target, t.ne[0], t.ne[1], t.ne[2], t.ne[3], t.nb[1], t.nb[2], t.nb[3], 0);
   view->src[1] = write;  // views compute nothing, but their sources count as read
   return view;
 }
+
+void Graph::schedule(ggml_tensor* tensor) { ggml_build_forward_expand(every_run_.graph, tensor); }
 
 ggml_tensor* Graph::keep(ggml_tensor* tensor) {
   ggml_tensor* leaf = new_leaf("kept", tensor->type, {tensor->ne, tensor->ne + GGML_MAX_DIMS});

@@ -45,6 +45,9 @@ class Graph {
   /// `target` as it is after `write`, a ggml_cpy into a view of it. Without this nothing tells ggml that readers of
   /// `target` come later, and its allocator never frees what a node without readers views.
   ggml_tensor* written(ggml_tensor* target, ggml_tensor* write);
+  /// Computes `tensor` before everything that is added later. Otherwise the outputs decide on the order, in which too
+  /// many intermediate results may have to be kept at once.
+  void schedule(ggml_tensor* tensor);
   /// `tensor`, computed again only in runs whose inputs differ, as far as it depends on them, from the run before.
   ggml_tensor* keep(ggml_tensor* tensor);
 

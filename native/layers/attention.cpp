@@ -11,7 +11,7 @@ namespace kandinsky {
 namespace {
 
 // Scores are made for some queries at a time where all of them would be too large (MoVQ: tokens = pixels). The number
-// of parts is limited because Model::max_nodes counts on it.
+// of parts is limited because LoadedNetwork::make_graph counts on it.
 constexpr int64_t part_bytes = 128 << 20;
 constexpr int64_t max_parts = 32;
 

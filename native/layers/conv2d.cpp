@@ -13,13 +13,15 @@ namespace kandinsky {
 namespace {
 
 // The gathered rows are kernel^2 times the image: they are made and used a part at a time. The number of parts is
-// limited because Model::max_nodes counts on it.
+// limited because LoadedNetwork::make_graph counts on it.
 constexpr int64_t part_bytes = 64 << 20;
-constexpr int64_t max_parts = 32;
+constexpr int64_t max_parts = 32, max_strip_parts = 4;
 
 struct Geometry {
   int64_t width, height, batch, out_width, out_height;
   int kernel, stride, padding;
+  int64_t first_row;  // of the result, if only a strip of it is made
+  int64_t max_parts;
 };
 
 /// For each output pixel and each kernel position the number of the input pixel there; one past the last for padding.
@@ -32,7 +34,7 @@ std::vector<int32_t> neighbour_rows(const Geometry& s) {
       for (int64_t ox = 0; ox < s.out_width; ++ox) {
         for (int ky = 0; ky < s.kernel; ++ky) {
           for (int kx = 0; kx < s.kernel; ++kx) {
-            const int64_t y = oy * s.stride + ky - s.padding, x = ox * s.stride + kx - s.padding;
+            const int64_t y = (s.first_row + oy) * s.stride + ky - s.padding, x = ox * s.stride + kx - s.padding;
             const bool inside = y >= 0 && y < s.height && x >= 0 && x < s.width;
             rows.push_back(static_cast<int32_t>(inside ? (b * s.height + y) * s.width + x : zero_row));
           }
@@ -46,7 +48,8 @@ std::vector<int32_t> neighbour_rows(const Geometry& s) {
 std::string key_of(const Geometry& s) {
   return "conv " + std::to_string(s.width) + "x" + std::to_string(s.height) + "x" + std::to_string(s.batch) + " to " +
          std::to_string(s.out_width) + "x" + std::to_string(s.out_height) + " kernel " + std::to_string(s.kernel) +
-         " stride " + std::to_string(s.stride) + " padding " + std::to_string(s.padding);
+         " stride " + std::to_string(s.stride) + " padding " + std::to_string(s.padding) + " from " +
+         std::to_string(s.first_row);
 }
 
 /// x: ne = {in, W, H, B}; returns {out, W'*H'*B}.
@@ -63,7 +66,7 @@ ggml_tensor* convolve(Graph& g, ggml_tensor* weight, ggml_tensor* x, const Geome
   padded = ggml_reshape_2d(c, padded, in, s.width * (s.height * s.batch + 1));
 
   const int64_t line_bytes = s.out_width * taps * in * static_cast<int64_t>(sizeof(float));
-  const int64_t part = std::max(std::max<int64_t>(1, part_bytes / line_bytes), (lines + max_parts - 1) / max_parts);
+  const int64_t part = std::max(std::max<int64_t>(1, part_bytes / line_bytes), (lines + s.max_parts - 1) / s.max_parts);
   ggml_tensor* result = nullptr;  // {out * W', lines}
   for (int64_t first = 0; first < lines; first += part) {
     const int64_t count = std::min(part, lines - first), row_count = count * s.out_width;
@@ -84,17 +87,23 @@ ggml_tensor* convolve(Graph& g, ggml_tensor* weight, ggml_tensor* x, const Geome
 }
 
 /// The kernels read pixels beside the image from a border that the pass before them writes, at most one pixel wide.
-ggml_tensor* convolution_node(Graph& g, const Conv2d& conv, const ImageInput& input, ggml_tensor* residual) {
+ggml_tensor* convolution_node(Graph& g, const Conv2d& conv, const ImageInput& input, ggml_tensor* residual,
+                              const Strip* strip) {
   KernelNodes& nodes = *g.kernels();
   const int border = std::max(conv.options.padding_before, conv.options.padding_after);
   ggml_tensor* x = image_operand(g, input, border);
+  const int64_t unused = 2 * border - conv.options.padding_before - conv.options.padding_after;  // of the border
+  if (strip) {
+    const int64_t lines = (strip->count - 1) * conv.options.stride + conv.kernel + unused;
+    x = ggml_view_4d(g.context(), x, x->ne[0], x->ne[1], lines, x->ne[3], x->nb[1], x->nb[2], x->nb[3],
+                     strip->first * conv.options.stride * x->nb[2]);
+  }
   if (conv.kernel == 1 && conv.options.stride == 1 && border == 0) {
     Epilogue epilogue;
     epilogue.residual = residual;
     return product_node(g, conv.weight, conv.bias, x, epilogue);
   }
   const auto out_size = [&](int64_t bordered) {
-    const int64_t unused = 2 * border - conv.options.padding_before - conv.options.padding_after;
     return (bordered - unused - conv.kernel) / conv.options.stride + 1;
   };
   const int64_t width = out_size(x->ne[1]), height = out_size(x->ne[2]);
@@ -102,8 +111,8 @@ ggml_tensor* convolution_node(Graph& g, const Conv2d& conv, const ImageInput& in
   Algorithm algorithm = Algorithm::direct;
   if (conv.kernel == 3 && conv.options.stride == 1) {
     const int in = static_cast<int>(input.image.channels());
-    algorithm = choose_algorithm(static_cast<int>(height), static_cast<int>(width), in, static_cast<int>(out),
-                                 nodes.packs_weights());
+    algorithm = choose_algorithm(static_cast<int>(strip ? strip->height : height), static_cast<int>(width), in,
+                                 static_cast<int>(out), nodes.packs_weights());
     algorithm = std::min(algorithm, conv.limit);
   }
   ConvArgs args{};
@@ -127,9 +136,9 @@ ggml_tensor* convolution_node(Graph& g, const Conv2d& conv, const ImageInput& in
 
 }  // namespace
 
-ggml_tensor* Conv2d::forward(Graph& g, const ImageInput& input, ggml_tensor* residual) const {
+ggml_tensor* Conv2d::forward(Graph& g, const ImageInput& input, ggml_tensor* residual, const Strip* strip) const {
   if (g.kernels() && std::max(options.padding_before, options.padding_after) <= 1) {
-    return convolution_node(g, *this, input, residual);
+    return convolution_node(g, *this, input, residual, strip);
   }
   ggml_context* c = g.context();
   ggml_tensor* x = image_of(g, input);
@@ -138,11 +147,13 @@ ggml_tensor* Conv2d::forward(Graph& g, const ImageInput& input, ggml_tensor* res
                    x->ne[2],
                    x->ne[3],
                    (x->ne[1] + padding - kernel) / options.stride + 1,
-                   (x->ne[2] + padding - kernel) / options.stride + 1,
+                   strip ? strip->count : (x->ne[2] + padding - kernel) / options.stride + 1,
                    kernel,
                    options.stride,
-                   options.padding_before};
-  const bool is_pointwise = kernel == 1 && options.stride == 1 && padding == 0;
+                   options.padding_before,
+                   strip ? strip->first : 0,
+                   strip ? max_strip_parts : max_parts};
+  const bool is_pointwise = kernel == 1 && options.stride == 1 && padding == 0 && !strip;
   ggml_tensor* y = is_pointwise ? matrix_product(g, weight, ggml_reshape_2d(c, x, x->ne[0], ggml_nrows(x)))
                                 : convolve(g, weight, x, s);
   if (bias) y = ggml_add(c, y, bias);

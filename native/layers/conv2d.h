@@ -7,6 +7,11 @@
 
 namespace kandinsky {
 
+/// Some rows of an image of `height` rows.
+struct Strip {
+  int64_t first, count, height;
+};
+
 struct Conv2d {
   struct Options {
     int stride = 1;
@@ -28,7 +33,10 @@ struct Conv2d {
 
   /// x: ne = {in, W, H, B}, contiguous; returns {out, W', H', B} with W' = (W + padding - kernel) / stride + 1.
   /// residual: null, or added to the result.
-  ggml_tensor* forward(Graph& g, const ImageInput& x, ggml_tensor* residual = nullptr) const;
+  /// strip: null, or the rows of the result to make, where x is a part of a batch of one: `first` counts from the row
+  /// that row 0 of x gives, `height` is that of the whole image's result.
+  ggml_tensor* forward(Graph& g, const ImageInput& x, ggml_tensor* residual = nullptr,
+                       const Strip* strip = nullptr) const;
 
   ggml_tensor* weight = nullptr;  // ne = {kernel * kernel * in, out}, see core/types.h
   ggml_tensor* bias = nullptr;

@@ -31,13 +31,37 @@ struct GroupNorm {
     ggml_tensor* shift = nullptr;
     bool silu = false;
   };
-  /// x: ne = {channels, W, H, B}, contiguous.
-  ggml_tensor* forward(Graph& g, ggml_tensor* x, const Then& then) const;
+  /// x: ne = {channels, W, H, B}, contiguous. `statistics`: null for those of x, see ImageInput.
+  ggml_tensor* forward(Graph& g, ggml_tensor* x, const Then& then, const GroupStatistics* statistics = nullptr) const;
 
   ggml_tensor* weight = nullptr;
   ggml_tensor* bias = nullptr;
   int groups = 1;
   float eps = 0;
+};
+
+/// What GroupNorm has to know of an image (a batch of one) of which it is given one part at a time.
+class GroupStatistics {
+ public:
+  explicit GroupStatistics(int groups) : groups_(groups) {}
+
+  /// Adds one part, ne = {channels, W, H, 1}, contiguous, and computes its share before all that is added to `g` later.
+  void add(Graph& g, ggml_tensor* part);
+
+  /// With the CPU kernels, for PrepareArgs: float64 {2, groups}.
+  ggml_tensor* sums() const { return sums_; }
+  int64_t pixels() const { return pixels_; }
+  /// Without them: a part with mean 0 and variance 1 in each group.
+  ggml_tensor* normalized(Graph& g, ggml_tensor* part, float eps) const;
+
+ private:
+  void add_composed(Graph& g, ggml_tensor* part);
+
+  int groups_;
+  int64_t pixels_ = 0;
+  ggml_tensor* sums_ = nullptr;
+  ggml_tensor* mean_ = nullptr;     // {1, groups}
+  ggml_tensor* squares_ = nullptr;  // {1, groups}: sums of squared differences from the mean
 };
 
 /// GroupNorm, or in the decoder of MoVQ diffusers' SpatialNorm (https://huggingface.co/papers/2209.09002):
@@ -55,7 +79,8 @@ struct Norm2d {
 
   /// Of ggml's own operations; with the CPU kernels it is part of a pass (layers/prepare.h).
   /// `zq`: ne = {zq_channels, w, h, B}; W and H are whole multiples of w and h. Ignored by GroupNorm.
-  ggml_tensor* forward(Graph& g, ggml_tensor* x, ggml_tensor* zq, const GroupNorm::Then& then) const;
+  ggml_tensor* forward(Graph& g, ggml_tensor* x, ggml_tensor* zq, const GroupNorm::Then& then,
+                       const GroupStatistics* statistics = nullptr) const;
 
   GroupNorm norm;
   bool is_spatial = false;

@@ -25,6 +25,7 @@ PrepareArgs prepare_args(const ImageInput& in) {
     args.eps = norm.eps;
     args.gamma = values(norm.weight);
     args.beta = values(norm.bias);
+    if (in.statistics) args.pixels = in.statistics->pixels();
   }
   args.silu = in.silu;
   args.resample = in.resample;
@@ -49,13 +50,15 @@ ggml_tensor* prepare_node(Graph& g, const ImageInput& in, int padding, bool f32)
     args.spatial_height = static_cast<int>(in.zq->ne[2]);
     args.spatial_scale = args.spatial_shift = args.gamma;  // not null: kernels size their scratch memory before binding
   }
+  ggml_tensor* sums = in.statistics ? in.statistics->sums() : nullptr;
   const int64_t channels = in.image.channels();
   const ggml_tensor* x = in.image.x;
   const KernelNodes::Result result{f32 ? GGML_TYPE_F32 : nodes.act_type(),
                                    {even(static_cast<int>(channels)), resampled(in.resample, x->ne[1]) + 2 * padding,
                                     resampled(in.resample, x->ne[2]) + 2 * padding, x->ne[3]}};
   return nodes.add<PrepareArgs>(
-      g.context(), nodes.kernels().prepare, args, result, {in.image.x, in.image.beside, in.scale_shift, scale, shift},
+      g.context(), nodes.kernels().prepare, args, result,
+      {in.image.x, in.image.beside, in.scale_shift, scale, shift, sums},
       [=](PrepareArgs& a, ggml_tensor* y) {
         a.src[0] = address(in.image.x);
         a.src[1] = address(in.image.beside);
@@ -64,6 +67,7 @@ ggml_tensor* prepare_node(Graph& g, const ImageInput& in, int padding, bool f32)
           a.shift = a.scale + channels;
           a.modulation_stride = static_cast<int64_t>(in.scale_shift->nb[1] / sizeof(float));
         }
+        if (sums) a.sums = static_cast<const double*>(sums->data);
         a.spatial_scale = address(scale);
         a.spatial_shift = address(shift);
         a.dst = y->data;
@@ -85,7 +89,7 @@ ggml_tensor* composed(Graph& g, const ImageInput& in) {
       then.scale = half(0);
       then.shift = half(y->ne[0] * sizeof(float));
     }
-    y = in.norm->forward(g, y, in.zq, then);
+    y = in.norm->forward(g, y, in.zq, then, in.statistics);
   } else if (in.silu) {
     y = ggml_silu(c, y);
   }

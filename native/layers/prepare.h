@@ -6,6 +6,7 @@
 
 namespace kandinsky {
 
+class GroupStatistics;
 struct Norm2d;
 
 /// A channels-last image, ne = {C, W, H, B}; or two with their channels side by side, never copied into one.
@@ -26,6 +27,9 @@ struct ImageInput {
 
   Image image;
   const Norm2d* norm = nullptr;
+  // Of the whole image where this is a part of one (without a second image beside it); null: the norm's statistics are
+  // this image's own.
+  const GroupStatistics* statistics = nullptr;
   ggml_tensor* zq = nullptr;           // see Norm2d
   ggml_tensor* scale_shift = nullptr;  // {2 C, B}: y * (1 + scale) + shift after the norm ("scale_shift")
   bool silu = false;

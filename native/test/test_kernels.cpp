@@ -329,6 +329,46 @@ TEST(kernels_prepare) {
   }
 }
 
+TEST(kernels_group_norm_in_parts) {
+  const int channels = 48, groups = 6, width = 37, height = 29, first_rows = 13;
+  const auto src = random_values(static_cast<size_t>(height) * width * channels, 1, 2.0f, 3.0f);
+  PrepareArgs whole = {};
+  whole.src[0] = src.data();
+  whole.channels[0] = channels;
+  whole.batch = 1;
+  whole.height = height;
+  whole.width = width;
+  whole.groups = groups;
+  whole.eps = 1e-5f;
+  whole.f32_dst = true;
+  std::vector<float> expected(src.size());
+  reference::prepare(whole, expected.data());
+  PrepareArgs above = whole, below = whole;
+  const size_t above_size = static_cast<size_t>(first_rows) * width * channels;
+  above.height = first_rows;
+  below.height = height - first_rows;
+  below.src[0] = src.data() + above_size;
+  for_each_variant([&](const CpuKernels& kernels) {
+    Aligned<double> sums_above(2 * groups), sums(2 * groups);
+    above.sums = nullptr;
+    above.dst = sums_above.data();
+    run_all_team_sizes(kernels, kernels.group_sums, above, reinterpret_cast<unsigned char*>(sums_above.data()),
+                       2 * groups * sizeof(double), "group sums above");
+    below.sums = sums_above.data();
+    below.dst = sums.data();
+    run_all_team_sizes(kernels, kernels.group_sums, below, reinterpret_cast<unsigned char*>(sums.data()),
+                       2 * groups * sizeof(double), "group sums below");
+    Aligned<float> dst(src.size());
+    for (PrepareArgs* part : {&above, &below}) {
+      part->sums = sums.data();
+      part->pixels = static_cast<int64_t>(height) * width;
+      part->dst = dst.data() + (part == &above ? 0 : above_size);
+      run_kernel(kernels.prepare, *part, 2);
+    }
+    check_distance(kernels, "group norm in parts", dst.data(), expected, 2e-6);
+  });
+}
+
 TEST(kernels_layer_norm) {
   for (const int features : {64, 77, 2048}) {
     const int rows = 19;

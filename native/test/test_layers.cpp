@@ -6,6 +6,7 @@
 
 #include "layers/attention.h"
 #include "layers/resample.h"
+#include "layers/strips.h"
 #include "layers/time_embedding.h"
 #include "test/check.h"
 #include "test/fixture.h"
@@ -257,6 +258,65 @@ TEST(only_graphs_with_much_to_compute_run_on_all_threads) {
     const auto build = [&](Graph& g) { return linear.forward(g, g.input("x")); };
     CHECK(layer.thread_count({{"x", random_tensor({1, rows, 256}, 3)}}, build) == threads);
   }
+}
+
+namespace {
+
+void add_conv(HostTensors& weights, const std::string& name, const std::vector<int64_t>& shape, unsigned seed) {
+  HostTensor weight = random_tensor(shape, seed);
+  const float fan_in = static_cast<float>(shape[1] * shape[2] * shape[3]);
+  for (float& value : weight.f32) value /= std::sqrt(fan_in);
+  weights[name + ".weight"] = weight;
+  weights[name + ".bias"] = random_tensor({shape[0]}, seed + 1);
+}
+
+void add_spatial_norm(HostTensors& weights, const std::string& name, int64_t channels, unsigned seed) {
+  weights[name + ".norm_layer.weight"] = random_tensor({channels}, seed, 1);
+  weights[name + ".norm_layer.bias"] = random_tensor({channels}, seed + 1);
+  add_conv(weights, name + ".conv_y", {channels, 4, 1, 1}, seed + 2);
+  add_conv(weights, name + ".conv_b", {channels, 4, 1, 1}, seed + 4);
+}
+
+}  // namespace
+
+/// Of ggml's operations, as on a GPU; with the CPU kernels MoVQ's decoder and encoder are tested whole.
+TEST(resnets_in_strips_match_whole_images) {
+  HostTensors weights;
+  add_conv(weights, "upsampler", {64, 64, 3, 3}, 1);
+  add_spatial_norm(weights, "resnets.0.norm1", 64, 10);
+  add_conv(weights, "resnets.0.conv1", {32, 64, 3, 3}, 20);
+  add_conv(weights, "resnets.0.conv_shortcut", {32, 64, 1, 1}, 22);
+  add_spatial_norm(weights, "resnets.1.norm1", 32, 30);
+  add_conv(weights, "resnets.1.conv1", {32, 32, 3, 3}, 40);
+  for (const char* resnet : {"resnets.0", "resnets.1"}) {
+    add_spatial_norm(weights, std::string(resnet) + ".norm2", 32, 50);
+    add_conv(weights, std::string(resnet) + ".conv2", {32, 32, 3, 3}, 60);
+  }
+  LayerRun layer(weights);
+  Norm2d::Options norm;
+  norm.zq_channels = 4;
+  const Conv2d upsampler(layer.weights()["upsampler"], 64, 64, 3);
+  const ResnetBlock2D first(layer.weights()["resnets"][0], 64, 32, {norm});
+  const ResnetBlock2D second(layer.weights()["resnets"][1], 32, 32, {norm});
+
+  const HostTensors inputs{{"x", random_tensor({1, 64, 42, 3}, 7, 2)}, {"zq", random_tensor({1, 4, 21, 3}, 8)}};
+  const HostTensor both = layer.run(inputs, 4, [&](Graph& g) {
+    ImageInput enlarged(g.image_input("x"));
+    enlarged.resample = Resample::nearest_2x;
+    ggml_tensor* zq = g.image_input("zq");
+    ggml_tensor* whole = upsampler.forward(g, enlarged);
+    for (const ResnetBlock2D* resnet : {&first, &second}) whole = resnet->forward(g, whole, nullptr, zq);
+    const Strips strips(g, zq);
+    const Strips::Source source{{enlarged.image.x}, {{&upsampler, nullptr, nullptr, Resample::nearest_2x}}};
+    ggml_tensor* tiled = strips.joined(strips.resnet(second, {strips.resnet(first, source)}));
+    return ggml_concat(g.context(), whole, tiled, 3);
+  });
+  HostTensor whole{{1, 32, 84, 6}, {}, {}, false}, tiled = whole;
+  const auto middle = both.f32.begin() + static_cast<std::ptrdiff_t>(both.f32.size() / 2);
+  whole.f32.assign(both.f32.begin(), middle);
+  tiled.f32.assign(middle, both.f32.end());
+  const double error = relative_error(tiled, whole);
+  CHECK_MESSAGE(error < 1e-5, "resnets in strips: relative error " + std::to_string(error));
 }
 
 TEST(attention_matches_plain_loops) {

@@ -79,6 +79,9 @@ struct PrepareArgs {
   int batch, height, width;  // of the source
   int groups;
   float eps;
+  const double* sums;  // null: normalize by the source's own statistics; else by those of the image that the source is
+                       // a part of: [groups][2] as group_sums gives them (batch 1)
+  int64_t pixels;      // of that image
   const float *gamma, *beta;              // [channels]
   const float *scale, *shift;             // [batch], rows `modulation_stride` floats apart
   int64_t modulation_stride;
@@ -159,6 +162,9 @@ struct CpuKernels {
   RowExpanders expand;
   CpuKernel<PackArgs> pack;
   CpuKernel<PrepareArgs> prepare;
+  /// Statistics of an image that is seen in parts (batch 1): dst, double [groups][2], is the sum and the sum of squares
+  /// of the source's values, added to `sums` unless that is null.
+  CpuKernel<PrepareArgs> group_sums;
   CpuKernel<LayerNormArgs> layer_norm;
   CpuKernel<ConvArgs> conv;
   CpuKernel<GemmArgs> gemm;

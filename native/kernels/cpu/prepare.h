@@ -68,19 +68,45 @@ static void chunk_sums(const PrepareArgs& a, int batch, int chunk, float* run, d
   }
 }
 
+/// The statistics pass.
+static void sum_chunks(const PrepareArgs& a, const PrepareScratch& s, WorkContext* work, int nth) {
+  const int chunks = prepare_chunks(a);
+  for (int task; (task = take_task(work)) < a.batch * chunks;) {
+    chunk_sums(a, task / chunks, task % chunks, s.run_sums, s.sums + (int64_t)task * a.groups * 2);
+  }
+  barrier(work, nth);
+}
+
+/// A group's sum, or with `square` = 1 its sum of squares, in one sample: of the chunks, after `start`.
+INLINE double sum_of_chunks(const PrepareArgs& a, int batch, int group, int square, const PrepareScratch& s,
+                            double start) {
+  const int chunks = prepare_chunks(a);
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    start += s.sums[(((int64_t)batch * chunks + chunk) * a.groups + group) * 2 + square];
+  }
+  return start;
+}
+
+static void group_sums(const PrepareArgs* args, WorkContext* work, int ith, int nth) {
+  const PrepareArgs& a = *args;
+  Arena arena{work->scratch, 0};
+  const PrepareScratch s = prepare_layout(a, arena, ith + 1);
+  sum_chunks(a, s, work, nth);
+  for (int i; (i = take_task(work)) < 2 * a.groups;) {
+    ((double*)a.dst)[i] = sum_of_chunks(a, 0, i / 2, i % 2, s, a.sums ? a.sums[i] : 0);
+  }
+  barrier(work, nth);
+}
+
 INLINE double square_root(double x) { return __builtin_sqrt(x); }
 
 /// Folds mean, deviation, affine and modulation of one sample into one factor and one offset per channel.
 static void fold_factors(const PrepareArgs& a, int batch, const PrepareScratch& s) {
-  const int channels = prepare_channels(a), size = channels / a.groups, chunks = prepare_chunks(a);
-  const double count = (double)a.height * a.width * size;
+  const int channels = prepare_channels(a), size = channels / a.groups;
+  const double count = (a.sums ? (double)a.pixels : (double)a.height * a.width) * size;
   for (int g = 0; g < a.groups; ++g) {
-    double sum = 0, square = 0;
-    for (int chunk = 0; chunk < chunks; ++chunk) {
-      const double* part = s.sums + (((int64_t)batch * chunks + chunk) * a.groups + g) * 2;
-      sum += part[0];
-      square += part[1];
-    }
+    const double sum = a.sums ? a.sums[2 * g] : sum_of_chunks(a, batch, g, 0, s, 0);
+    const double square = a.sums ? a.sums[2 * g + 1] : sum_of_chunks(a, batch, g, 1, s, 0);
     const double mean = sum / count, variance = square / count - mean * mean;
     const double rstd = 1 / square_root((variance > 0 ? variance : 0) + a.eps);
     for (int c = g * size; c < (g + 1) * size; ++c) {
@@ -188,11 +214,7 @@ static void prepare(const PrepareArgs* args, WorkContext* work, int ith, int nth
   Arena arena{work->scratch, 0};
   const PrepareScratch s = prepare_layout(a, arena, ith + 1);
   if (a.groups) {
-    const int chunks = prepare_chunks(a);
-    for (int task; (task = take_task(work)) < a.batch * chunks;) {
-      chunk_sums(a, task / chunks, task % chunks, s.run_sums, s.sums + (int64_t)task * a.groups * 2);
-    }
-    barrier(work, nth);
+    if (!a.sums) sum_chunks(a, s, work, nth);
     for (int task; (task = take_task(work)) < a.batch;) fold_factors(a, task, s);
     barrier(work, nth);
   }

@@ -16,7 +16,7 @@ void conv(const float* src, int batch, int src_height, int src_width, int in, co
 void gemm(const float* src, int rows, int in, const float* weights, int out, const float* bias, Activation activation,
           const float* residual, float* dst);
 
-/// `dst` float32, laid out as PrepareArgs says; fields of `args` other than dst and f32_dst are read.
+/// `dst` float32, laid out as PrepareArgs says; reads the fields of `args` other than dst, f32_dst, sums and pixels.
 void prepare(const PrepareArgs& args, float* dst);
 
 void layer_norm(const LayerNormArgs& args, float* dst);
