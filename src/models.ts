@@ -12,6 +12,7 @@ import {
   type NativeProgress,
   type NativeTensor,
   type Packing,
+  type Tiling,
   type WeightType,
 } from './native.js'
 import { Tensor } from './tensor.js'
@@ -28,6 +29,11 @@ export interface ModelOptions {
    * the prior and the UNet expanded, which takes 2 to 8 bytes per weight
    */
   packing?: Packing | undefined
+  /**
+   * when MoVQ computes pictures in tiles: the same result in less memory, but slower. 'auto' (default: when memory
+   * would not suffice), 'always' or 'never'. A call that asks for taps is never tiled; other networks have no tiles.
+   */
+  tiling?: Tiling | undefined
   /** networks that share a group take turns on the device, and load when their turn comes */
   group?: ModelGroup | undefined
 }
@@ -68,6 +74,11 @@ function checkPacking(packing: Packing = 'compact', device: string): Packing {
   if (packing !== 'compact' && packing !== 'fast') throw invalid('packing', "'compact' or 'fast'", packing)
   if (packing === 'fast' && device !== 'cpu') throw invalid('packing', `'compact' with the device ${device}`, packing)
   return packing
+}
+
+function checkTiling(tiling: Tiling = 'auto'): Tiling {
+  if (!['auto', 'always', 'never'].includes(tiling)) throw invalid('tiling', "'auto', 'always' or 'never'", tiling)
+  return tiling
 }
 
 /**
@@ -142,6 +153,7 @@ export class Model {
   readonly #weights: WeightType | undefined
   readonly #threads: number
   readonly #packing: Packing
+  readonly #tiling: Tiling
   readonly #group: ModelGroup
   #network: NativeNetwork | undefined
   #disposed = false
@@ -156,6 +168,7 @@ export class Model {
     this.#weights = checkWeightType(options.weights)
     this.#threads = checkThreads(options.threads)
     this.#packing = checkPacking(options.packing, this.device)
+    this.#tiling = checkTiling(options.tiling)
     this.#group = options.group ?? new ModelGroup()
   }
 
@@ -227,6 +240,7 @@ export class Model {
       device: this.device,
       threads: this.#threads,
       packing: this.#packing,
+      tiling: this.#tiling,
     }
     const network = await cancellable(signal, (cancel) => binding().loadNetwork({ ...job, cancel }, onProgress))
     this.#network = network

@@ -5,6 +5,8 @@ import { KandinskyError, type KandinskyErrorCode } from './errors.js'
 
 /** Types a weight can have in memory or in our GGUF. */
 export type WeightType = 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q6_K' | 'q5_K' | 'q4_K' | 'q5_0' | 'q4_0'
+/** When MoVQ computes pictures in tiles. */
+export type Tiling = 'auto' | 'always' | 'never'
 /** Types a weight can have in a source file. */
 export type SourceType = WeightType | 'f64' | 'i64' | 'i32' | 'i16' | 'i8' | 'u8' | 'bool'
 
@@ -94,6 +96,7 @@ export interface Binding {
       device: string
       threads: number
       packing: Packing
+      tiling?: Tiling
       cancel?: CancelFlag | undefined
     },
     onProgress?: NativeProgress,

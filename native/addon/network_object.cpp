@@ -138,6 +138,13 @@ Packing to_packing(const std::string& name) {
   fail(ErrorCode::invalid_argument, "Expected 'compact' or 'fast' for packing but received \"%s\"", name.c_str());
 }
 
+Tiling to_tiling(const std::string& name) {
+  if (name == "auto") return Tiling::automatic;
+  if (name == "always") return Tiling::always;
+  if (name == "never") return Tiling::never;
+  fail(ErrorCode::invalid_argument, "Expected 'auto', 'always' or 'never' for tiling but received \"%s\"", name.c_str());
+}
+
 class LoadJob : public Job {
  public:
   explicit LoadJob(const Napi::CallbackInfo& info) : Job(info.Env()) {
@@ -148,6 +155,7 @@ class LoadJob : public Job {
     options_.device = job["device"].text();
     options_.threads = static_cast<int>(job["threads"].integer(0, 1024));
     if (const Argument packing = job["packing"]; !packing.is_missing()) options_.packing = to_packing(packing.text());
+    if (const Argument tiling = job["tiling"]; !tiling.is_missing()) options_.tiling = to_tiling(tiling.text());
     cancel = CancelFlag::token_of(job["cancel"]);
     if (const Argument callback = argument(info, 1, "onProgress"); !callback.is_missing())
       on_progress = Napi::Persistent(callback.function());

@@ -25,6 +25,11 @@ class Model {
   /// Builds the graph for prepared inputs; all outputs through Graph::output.
   virtual void build(const std::string& method, Graph& g) const = 0;
 
+  /// Whether there is a second graph with the same results that takes less memory and more time, for a batch of one and
+  /// without taps.
+  virtual bool has_tiles() const { return false; }
+  virtual void build_tiled(const std::string& /*method*/, Graph& /*g*/) const {}
+
   /// Whether one call follows another with the same shapes, so that graph and weights should stay in memory between.
   /// Networks that run once per picture give theirs back: MoVQ's graph takes gigabytes.
   virtual bool runs_in_loop() const { return false; }

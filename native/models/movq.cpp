@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "layers/attention.h"
 #include "layers/resnet.h"
+#include "layers/strips.h"
 #include "models/config_checks.h"
 #include "models/inputs.h"
 #include "models/model.h"
@@ -62,6 +63,14 @@ struct Block {
       if (i < attentions.size()) x = attentions[i].forward(g, x, nullptr, zq);
     }
     return x;
+  }
+  /// The same with the resnets in strips.
+  Strips::Image forward_tiled(Graph& g, const Strips& strips, Strips::Source x, ggml_tensor* zq) const {
+    for (size_t i = 0; i < resnets.size(); ++i) {
+      x = {strips.resnet(resnets[i], x)};
+      if (i < attentions.size()) x = {{attentions[i].forward(g, strips.joined(x.image), nullptr, zq)}};
+    }
+    return x.image;
   }
 };
 
@@ -124,6 +133,12 @@ Coder load_decoder(const Weights& w, const MovqConfig& config) {
   return decoder;
 }
 
+ImageInput enlarged(ggml_tensor* x) {
+  ImageInput input(x);
+  input.resample = Resample::nearest_2x;
+  return input;
+}
+
 class VQModel : public Model {
  public:
   VQModel(const Config& config, const Weights& w)
@@ -137,12 +152,19 @@ class VQModel : public Model {
   std::vector<std::string> methods() const override { return {"encode", "decode"}; }
   HostTensors prepare(const std::string& method, const HostTensors& inputs) const override;
   void build(const std::string& method, Graph& g) const override {
-    method == "encode" ? build_encode(g) : build_decode(g);
+    method == "encode" ? build_encode(g, false) : build_decode(g);
+  }
+  bool has_tiles() const override { return true; }
+  void build_tiled(const std::string& method, Graph& g) const override {
+    method == "encode" ? build_encode(g, true) : build_tiled_decode(g);
   }
 
  private:
-  void build_encode(Graph& g) const;
+  void build_encode(Graph& g, bool tiled) const;
+  ggml_tensor* encode_first_block_tiled(Graph& g) const;
   void build_decode(Graph& g) const;
+  void build_tiled_decode(Graph& g) const;
+  ggml_tensor* decode_mid_block(Graph& g, ggml_tensor* latents) const;
 
   Config raw_config_;
   MovqConfig config_;
@@ -179,9 +201,17 @@ ggml_tensor* out_layers(Graph& g, const Coder& coder, ggml_tensor* x, ggml_tenso
   return coder.conv_out.forward(g, input);
 }
 
-void VQModel::build_encode(Graph& g) const {
-  ggml_tensor* x = encoder_.conv_in.forward(g, g.image_input("sample"));
-  for (size_t i = 0; i < encoder_.blocks.size(); ++i) {
+/// What has the picture's full size is tiled: the next level has a quarter of its pixels.
+ggml_tensor* VQModel::encode_first_block_tiled(Graph& g) const {
+  const Block& block = encoder_.blocks[0];
+  const Strips strips(g, nullptr);
+  const Strips::Image x = block.forward_tiled(g, strips, {{g.image_input("sample")}, {{&encoder_.conv_in}}}, nullptr);
+  return block.sampler ? strips.convolved(*block.sampler, nullptr, x) : strips.joined(x);
+}
+
+void VQModel::build_encode(Graph& g, bool tiled) const {
+  ggml_tensor* x = tiled ? encode_first_block_tiled(g) : encoder_.conv_in.forward(g, g.image_input("sample"));
+  for (size_t i = tiled ? 1 : 0; i < encoder_.blocks.size(); ++i) {
     x = encoder_.blocks[i].forward(g, x, nullptr);
     if (encoder_.blocks[i].sampler) x = encoder_.blocks[i].sampler->forward(g, x);
     g.tap("encoder.down_blocks." + std::to_string(i), x, 4);
@@ -191,21 +221,38 @@ void VQModel::build_encode(Graph& g) const {
   g.output("latents", quant_conv_.forward(g, out_layers(g, encoder_, x, nullptr)), 4);
 }
 
+ggml_tensor* VQModel::decode_mid_block(Graph& g, ggml_tensor* latents) const {
+  ggml_tensor* x = decoder_.conv_in.forward(g, post_quant_conv_.forward(g, latents));
+  return decoder_.mid_block.forward(g, x, latents);
+}
+
 void VQModel::build_decode(Graph& g) const {
   ggml_tensor* latents = g.image_input("latents");
-  ggml_tensor* x = decoder_.conv_in.forward(g, post_quant_conv_.forward(g, latents));
-  x = decoder_.mid_block.forward(g, x, latents);
+  ggml_tensor* x = decode_mid_block(g, latents);
   g.tap("decoder.mid_block", x, 4);
   for (size_t i = 0; i < decoder_.blocks.size(); ++i) {
     x = decoder_.blocks[i].forward(g, x, latents);
-    if (decoder_.blocks[i].sampler) {
-      ImageInput enlarged(x);
-      enlarged.resample = Resample::nearest_2x;
-      x = decoder_.blocks[i].sampler->forward(g, enlarged);
-    }
+    if (decoder_.blocks[i].sampler) x = decoder_.blocks[i].sampler->forward(g, enlarged(x));
     g.tap("decoder.up_blocks." + std::to_string(i), x, 4);
   }
   g.output("sample", out_layers(g, decoder_, x, latents), 4);
+}
+
+/// As in encode_first_block_tiled. The last block's input, enlarged, has the most channels of that size.
+void VQModel::build_tiled_decode(Graph& g) const {
+  ggml_tensor* latents = g.image_input("latents");
+  ggml_tensor* x = decode_mid_block(g, latents);
+  Strips::Source source{{x}};
+  const size_t last = decoder_.blocks.size() - 1;
+  for (size_t i = 0; i < last; ++i) {
+    const Block& block = decoder_.blocks[i];
+    x = block.forward(g, x, latents);
+    source = {{x}, {{&*block.sampler, nullptr, nullptr, Resample::nearest_2x}}};
+    if (i + 1 < last) x = block.sampler->forward(g, enlarged(x));
+  }
+  const Strips strips(g, latents);
+  const Strips::Image image = decoder_.blocks[last].forward_tiled(g, strips, source, latents);
+  g.output("sample", strips.convolved(decoder_.conv_out, &decoder_.conv_norm_out, image), 4);
 }
 
 }  // namespace

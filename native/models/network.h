@@ -44,10 +44,15 @@ class Network {
 /// weight instead of about 1. Networks that do not run in a loop are always compact.
 enum class Packing { compact, fast };
 
+/// When MoVQ computes a picture in tiles, which takes less memory and more time for the same result. `automatic`: where
+/// memory would not suffice. Calls with taps are never tiled.
+enum class Tiling { automatic, always, never };
+
 struct LoadOptions {
   std::string device = "cpu";  // "cpu", "cuda", "cuda:1"
   int threads = 0;             // 0: one per physical core
   Packing packing = Packing::compact;
+  Tiling tiling = Tiling::automatic;
   const std::atomic<bool>* cancel = nullptr;
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes; called on the loading thread
 };

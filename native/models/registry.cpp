@@ -35,12 +35,36 @@ Factory factory_of(const std::string& class_name) {
        class_name.c_str());
 }
 
+/// One sample of float32 tensors whose first dimension is the batch.
+HostTensors sample_of(const HostTensors& batch, int64_t index) {
+  HostTensors sample;
+  for (const auto& [name, tensor] : batch) {
+    HostTensor& part = sample[name];
+    part.shape = tensor.shape;
+    part.shape[0] = 1;
+    const auto size = static_cast<std::ptrdiff_t>(tensor.f32.size()) / tensor.shape[0];
+    part.f32.assign(tensor.f32.begin() + index * size, tensor.f32.begin() + (index + 1) * size);
+  }
+  return sample;
+}
+
+void append(HostTensors& batch, const HostTensors& sample) {
+  for (const auto& [name, tensor] : sample) {
+    HostTensor& whole = batch[name];
+    const int64_t count = whole.shape.empty() ? 0 : whole.shape[0];
+    whole.shape = tensor.shape;
+    whole.shape[0] += count;
+    whole.f32.insert(whole.f32.end(), tensor.f32.begin(), tensor.f32.end());
+  }
+}
+
 class LoadedNetwork : public Network {
  public:
   LoadedNetwork(Factory factory, const Config& config, const std::vector<TensorSource>& sources,
                 const LoadOptions& options)
       : component_(config.component()),
         device_(options.device, options.threads),
+        tiling_(options.tiling),
         weights_(config.component(), sources),
         model_(factory(config, weights_.root())) {
     weights_.load(device_, options.cancel, options.progress);
@@ -56,19 +80,14 @@ class LoadedNetwork : public Network {
   HostTensors run(const std::string& method, const HostTensors& inputs, const RunOptions& options) override {
     check_method(method);
     const HostTensors prepared = model_->prepare(method, inputs);
+    const bool can_tile = tiling_ != Tiling::never && model_->has_tiles() && options.taps.empty();
+    if (can_tile && tiling_ == Tiling::always) return run_tiled(method, prepared, options);
     try {
-      Graph& graph = graph_for(method, prepared, options.taps);
-      HostTensors results = graph.run(prepared, options.cancel);
-      if (!model_->runs_in_loop()) {
-        graph_.reset();
-        release_pages();
-      }
-      return results;
-    } catch (const std::bad_alloc&) {
-      graph_.reset();
-      fail(ErrorCode::out_of_memory, "%s: no memory for the inputs and results of %s", component_.c_str(),
-           method.c_str());
+      return run_graph(method, prepared, options, false);
+    } catch (const Error& error) {
+      if (!can_tile || error.code != ErrorCode::out_of_memory) throw;
     }
+    return run_tiled(method, prepared, options);
   }
 
   void release_pages() override { weights_.drop_pages(); }
@@ -87,23 +106,57 @@ class LoadedNetwork : public Network {
          known.c_str(), method.c_str());
   }
 
-  /// The last graph if method, shapes and taps are the same, otherwise a new one in its place.
-  Graph& graph_for(const std::string& method, const HostTensors& inputs, const std::vector<std::string>& taps) {
-    std::string key = method;
+  HostTensors run_graph(const std::string& method, const HostTensors& inputs, const RunOptions& options, bool tiled) {
+    try {
+      HostTensors results = graph_for(method, inputs, options.taps, tiled).run(inputs, options.cancel);
+      finish_run();
+      return results;
+    } catch (const std::bad_alloc&) {
+      graph_.reset();
+      fail(ErrorCode::out_of_memory, "%s: no memory for the inputs and results of %s", component_.c_str(),
+           method.c_str());
+    } catch (const Error&) {
+      finish_run();
+      throw;
+    }
+  }
+
+  void finish_run() {
+    if (model_->runs_in_loop()) return;
+    graph_.reset();
+    release_pages();
+  }
+
+  HostTensors run_tiled(const std::string& method, const HostTensors& inputs, const RunOptions& options) {
+    HostTensors results;
+    const int64_t batch = inputs.begin()->second.shape[0];
+    for (int64_t i = 0; i < batch; ++i) append(results, run_graph(method, sample_of(inputs, i), options, true));
+    return results;
+  }
+
+  /// The last graph if method, shapes, taps and tiling are the same, otherwise a new one in its place.
+  Graph& graph_for(const std::string& method, const HostTensors& inputs, const std::vector<std::string>& taps,
+                   bool tiled) {
+    std::string key = (tiled ? "tiled " : "") + method;
     for (const auto& [name, tensor] : inputs) key += " " + name + shape_text(tensor.shape);
     for (const std::string& tap : taps) key += " " + tap;
     if (graph_ && key == graph_key_) return *graph_;
 
     graph_.reset();  // first: two graphs may not fit
+    graph_ = make_graph(method, inputs, taps, tiled);
+    compute_bytes_ = std::max(compute_bytes_, graph_->compute_bytes());
+    graph_key_ = key;
+    return *graph_;
+  }
+
+  std::unique_ptr<Graph> make_graph(const std::string& method, const HostTensors& inputs,
+                                    const std::vector<std::string>& taps, bool tiled) {
     // A weight takes part in at most the pieces of one convolution or attention and what surrounds them.
     const size_t max_nodes = 1024 + 320 * weights_.specs().size();
     auto graph = std::make_unique<Graph>(device_, inputs, taps, max_nodes, kernel_nodes());
-    model_->build(method, *graph);
+    tiled ? model_->build_tiled(method, *graph) : model_->build(method, *graph);
     graph->finish();
-    compute_bytes_ = std::max(compute_bytes_, graph->compute_bytes());
-    graph_key_ = key;
-    graph_ = std::move(graph);
-    return *graph_;
+    return graph;
   }
 
   /// A network whose matrices are all float32 is computed in float32, whatever else the processor offers.
@@ -115,6 +168,7 @@ class LoadedNetwork : public Network {
 
   std::string component_;
   Device device_;
+  Tiling tiling_;
   WeightStore weights_;
   std::unique_ptr<PackedWeights> packed_;
   std::unique_ptr<Model> model_;

@@ -1,6 +1,6 @@
 import path from 'node:path'
 import { makeImageGrid, type RawImage } from '../image.js'
-import type { WeightType } from '../native.js'
+import type { Tiling, WeightType } from '../native.js'
 import type { CombinedPriorOptions } from '../pipelines/combined.js'
 import type { DecodingOptions } from '../pipelines/decoder.js'
 import { DepthEstimator } from '../pipelines/depth-estimator.js'
@@ -92,6 +92,11 @@ export const options: Record<string, CliOption> = {
     value: 'MODE',
     description: 'none, or model: keep only the running network on the device',
   },
+  tiling: {
+    type: 'string',
+    value: 'WHEN',
+    description: 'auto, always or never: decode in tiles, in less memory but slower (default: auto)',
+  },
   json: { type: 'boolean', description: 'print JSON lines' },
 }
 
@@ -123,6 +128,7 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
     ...loading,
     prior: textOption(values, 'prior'),
     offload: textOption(values, 'offload') as 'none' | 'model' | undefined,
+    tiling: textOption(values, 'tiling') as Tiling | undefined,
   })
   if (schedulerName !== undefined) pipe.scheduler = schedulerByName(schedulerName, pipe.scheduler.config)
 

@@ -5,7 +5,7 @@ import { type Checkpoint, openCheckpoint, readJson, type Side } from '../checkpo
 import { invalid, KandinskyError } from '../errors.js'
 import { connectedPrior, resolveSource } from '../hub.js'
 import { Model, ModelGroup, type ModelOptions } from '../models.js'
-import type { Packing, WeightType } from '../native.js'
+import type { Packing, Tiling, WeightType } from '../native.js'
 import type { ClipProcessorConfig } from '../processing.js'
 import type { DptProcessorConfig } from '../processing-depth.js'
 import { schedulerByName, schedulerFromConfig } from '../schedulers/registry.js'
@@ -48,6 +48,11 @@ export interface PretrainedOptions {
    * the prior and the UNet expanded, which takes 2 to 8 bytes per weight
    */
   packing?: Packing | undefined
+  /**
+   * when MoVQ computes pictures in tiles: the same result in less than half the memory, somewhat slower. `auto`: when
+   * memory would not suffice; `always`; `never`. Default `auto`; priors have no MoVQ and do not take it
+   */
+  tiling?: Tiling | undefined
   /** where downloads are kept; default: the Hugging Face cache */
   cacheDir?: string | undefined
   /** branch, tag or commit of a hub repository; default `main` */
@@ -60,7 +65,7 @@ export interface PretrainedOptions {
 }
 
 const pretrainedOptions = [
-  ...['subfolder', 'device', 'weights', 'variant', 'scheduler', 'offload', 'threads', 'packing'],
+  ...['subfolder', 'device', 'weights', 'variant', 'scheduler', 'offload', 'threads', 'packing', 'tiling'],
   ...['cacheDir', 'revision', 'token', 'signal', 'onProgress'],
 ]
 
@@ -71,7 +76,7 @@ export interface CombinedPretrainedOptions extends PretrainedOptions {
 
 /** Resolves, downloads where needed, and opens one side of a checkpoint. */
 export async function openSide(source: string, side: Side, options: PretrainedOptions): Promise<Checkpoint> {
-  expectOptions(options, pretrainedOptions)
+  expectOptions(options, side === 'prior' ? pretrainedOptions.filter((name) => name !== 'tiling') : pretrainedOptions)
   return requireSide(await open(source, options), side)
 }
 
@@ -197,13 +202,13 @@ async function loadReader(checkpoint: Checkpoint, className: string, options: Mo
 }
 
 /** Options that say something about one network; a depth estimator has no scheduler, and nothing to take turns with. */
-export type NetworkPretrainedOptions = Omit<PretrainedOptions, 'scheduler' | 'offload'>
+export type NetworkPretrainedOptions = Omit<PretrainedOptions, 'scheduler' | 'offload' | 'tiling'>
 
 export async function loadDepthComponents(
   source: string,
   options: NetworkPretrainedOptions,
 ): Promise<{ network: Model; imageProcessor: DptProcessorConfig }> {
-  const allowed = pretrainedOptions.filter((name) => name !== 'scheduler' && name !== 'offload')
+  const allowed = pretrainedOptions.filter((name) => !['scheduler', 'offload', 'tiling'].includes(name))
   expectOptions(options, allowed)
   const checkpoint = await open(source, options)
   const wanted = { depth_estimator: 'DPTForDepthEstimation' }
@@ -255,7 +260,7 @@ async function createModels(
   checkpoint: Checkpoint,
   required: Record<string, string>,
   optional: Record<string, string>,
-  { device, weights, threads, packing, group }: ModelOptions,
+  { device, weights, threads, packing, tiling, group }: ModelOptions,
 ): Promise<Record<string, Model>> {
   const models: Record<string, Model> = {}
   for (const [name, className] of Object.entries({ ...required, ...optional })) {
@@ -266,7 +271,7 @@ async function createModels(
         'UNSUPPORTED_MODEL',
         `Expected a ${className} as ${name} of ${checkpoint.source} but found ${component?.className ?? 'none with a config and weights'}`,
       )
-    models[name] = new Model(component, { device, weights, threads, packing, group })
+    models[name] = new Model(component, { device, weights, threads, packing, tiling, group })
   }
   return models
 }

@@ -123,7 +123,7 @@ export abstract class PriorPipeline {
       components: PriorComponents,
     ) => Pipeline,
     source: string,
-    options: PretrainedOptions = {},
+    options: Omit<PretrainedOptions, 'tiling'> = {},
   ): Promise<Pipeline> {
     const checkpoint = await openSide(source, 'prior', options)
     return new this(await loadPriorComponents(checkpoint, options))
