@@ -1,12 +1,14 @@
 // Times single networks at their real size, filled with random weights, and, where Python with torch and diffusers is
 // there, the same work in the same minutes: both sides take turns, the best of each counts, the ratio is what to quote.
 //
-//   npm run bench -- --case unet-512 --json [--type q8_0] [--device cpu] [--threads 2] [--packing fast] [--rounds 3] [--python python3]
+//   npm run bench -- --case unet-512 --json [--type q8_0] [--device cpu] [--threads 2] [--packing fast] [--tiling always]
+//       [--rounds 3] [--python python3]
 //
 // Cases: prior (one guided step, 81 tokens), unet-256, unet-512, unet-768, unet-1024 (one guided step, batch 2), movq-512,
-// movq-768 (one decode); of Kandinsky 2.1 prior21, unet21-512 and text21 (MultilingualCLIP, prompt and negative prompt). Without
-// --case: all of them. `--no-torch` leaves the other side out; PYTHONPATH finds diffusers. `--profile` prints, after each
-// step of ours, how long each kind of node ran; the first step also reads the file and allocates.
+// movq-768 (one decode; both in any other size, too); of Kandinsky 2.1 prior21, unet21-512 and text21 (MultilingualCLIP,
+// prompt and negative prompt). Without --case: all of them. `--no-torch` leaves the other side out; PYTHONPATH finds
+// diffusers. `--profile` prints, after each step of ours, how long each kind of node ran; the first step also reads the
+// file and allocates.
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
 import os from 'node:os'
@@ -22,6 +24,7 @@ const { values } = parseArgs({
     device: { type: 'string', default: 'cpu' },
     threads: { type: 'string', default: '0' },
     packing: { type: 'string', default: 'compact' },
+    tiling: { type: 'string', default: 'auto' },
     rounds: { type: 'string', default: '3' },
     python: { type: 'string', default: 'python3' },
     'no-torch': { type: 'boolean' },
@@ -52,7 +55,8 @@ const networks = {
 }
 const cases = values.case ?? allCases
 for (const name of cases)
-  if (!allCases.includes(name)) throw new Error(`unknown case ${name}: expected ${allCases.join(', ')}`)
+  if (!allCases.includes(name) && !/^(unet|movq)-\d+$/.test(name))
+    throw new Error(`unknown case ${name}: expected ${allCases.join(', ')}`)
 
 const cache = path.join(import.meta.dirname, '..', 'build', 'bench')
 mkdirSync(cache, { recursive: true })
@@ -68,7 +72,7 @@ for (const name of cases) {
 
   const ours = startWorker(process.execPath, [
     path.join(import.meta.dirname, 'worker.mjs'),
-    ...[name, file, values.device, values.threads, values.packing],
+    ...[name, file, values.device, values.threads, values.packing, values.tiling],
   ])
   const theirs = withTorch
     ? startWorker(values.python, [path.join(import.meta.dirname, 'torch_worker.py'), name, values.threads])
@@ -89,10 +93,12 @@ for (const name of cases) {
     case: name,
     ms_per_step: round1(Math.min(...times.ours)),
     peak_mb: end.peak_mb,
+    compute_mb: end.compute_mb,
     load_ms: load.load_ms,
     weights: values.type,
     device: values.device,
     packing: values.packing,
+    tiling: values.tiling,
     ...(theirs && {
       torch_ms_per_step: round1(Math.min(...times.theirs)),
       torch_peak_mb: torchEnd.peak_mb,

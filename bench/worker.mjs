@@ -5,7 +5,7 @@ import { Model } from '../dist/models.js'
 import { Generator } from '../dist/random.js'
 import { Tensor } from '../dist/tensor.js'
 
-const [name, file, device, threads, packing] = process.argv.slice(2)
+const [name, file, device, threads, packing, tiling] = process.argv.slice(2)
 const [network, pixels] = name.split('-')
 const noise = new Generator(0)
 const latent = Number(pixels) / 8
@@ -17,6 +17,7 @@ const model = new Model(await checkpoint.component(component), {
   device,
   threads: Number(threads) || undefined,
   packing,
+  tiling,
 })
 await model.load()
 answer({ load_ms: Math.round(performance.now() - started) })
@@ -55,7 +56,10 @@ for await (const line of createInterface({ input: process.stdin })) {
   await model.run(network === 'movq' ? 'decode' : 'forward', inputs)
   answer({ ms: performance.now() - begin })
 }
-answer({ peak_mb: Math.round(process.resourceUsage().maxRSS / 1024) })
+answer({
+  peak_mb: Math.round(process.resourceUsage().maxRSS / 1024),
+  compute_mb: Math.round(model.memory().compute / 1e6),
+})
 await model.dispose()
 
 function answer(value) {
