@@ -59,7 +59,11 @@ const refused = [
   [prior, { num_attention_heads: 0 }, /num_attention_heads but received 0/],
   [prior, { num_layers: 1e9 }, /1024 for num_layers/],
   [prior, { added_emb_type: null }, /added_emb_type|prd/],
-  [textEncoder, { num_attention_heads: 5 }, /text_model\.encoder\.layers\.0\.self_attn: .*attention heads but received 5/],
+  [
+    textEncoder,
+    { num_attention_heads: 5 },
+    /text_model\.encoder\.layers\.0\.self_attn: .*attention heads but received 5/,
+  ],
   [textEncoder, { hidden_act: 'relu' }, /hidden_act but received "relu"/],
   [textEncoder, { hidden_size: 2 ** 40 }, /hidden_size/],
   [textEncoder, { layer_norm_eps: Number.NaN }, /layer_norm_eps but received NaN/],
