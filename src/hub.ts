@@ -28,6 +28,7 @@ import { fileURLToPath } from 'node:url'
 import { download, fetchText, sizeOf } from './download.js'
 import { invalid, KandinskyError } from './errors.js'
 import { chooseFiles, type Wanted } from './hub-files.js'
+import { packagedModel } from './packaged.js'
 
 export interface DownloadProgress {
   /** path in the repository */
@@ -61,8 +62,8 @@ const DIGEST = /^([0-9a-f]{40}|[0-9a-f]{64})$/
 /**
  * Finds or downloads a model.
  *
- * @param source an existing file or folder (also as a file: URL), or a hub id: `owner/name`, `hf:owner/name`, or
- *   `owner/name:file.gguf` for one file of a repository. What exists locally goes first.
+ * @param source the name of a packaged model, an existing file or folder (also as a file: URL), or a hub id:
+ *   `owner/name`, `hf:owner/name`, or `owner/name:file.gguf` for one file of a repository; in this order.
  * @returns the absolute path of a file, or of a folder in the diffusers layout (`subfolder` is not appended)
  * @throws KandinskyError `FILE_NOT_FOUND` if there is no such file, repository or revision, if it is not accessible or
  *   the hub cannot be reached; `BAD_FILE` if the repository or a download is damaged or the disk is full;
@@ -72,7 +73,7 @@ export async function resolveSource(source: string, options: HubOptions = {}): P
   options.signal?.throwIfAborted()
   if (typeof source !== 'string' || source === '')
     throw invalid('source', 'the path of a file or folder, or a hub id such as "owner/name"', source)
-  const path = localPath(source)
+  const path = packagedModel(source) ?? localPath(source)
   if (await exists(path)) return { path }
   const [, prefix, id = '', file] = /^(hf:)?([^:]*)(?::(.+))?$/.exec(source) ?? []
   const isId = HUB_ID.test(id) && !/--|\.\./.test(id) && (prefix || file || !/\.(gguf|safetensors|bin|ckpt)$/i.test(id))
@@ -92,15 +93,14 @@ export async function resolveSource(source: string, options: HubOptions = {}): P
 }
 
 /**
- * The repository that the README.md of a decoder names as its prior, in its front matter's `prior:` list (diffusers'
+ * The source that the README.md of a decoder names as its prior, in its front matter's `prior:` list (diffusers'
  * connected pipelines: DiffusionPipeline.download in pipelines/pipeline_utils.py).
- * @returns a hub id, or undefined if there is no such thing, whatever the file holds
+ * @returns a hub id or the name of a packaged model, or undefined if there is no such thing, whatever the text holds
  */
-export async function connectedPrior(folder: string): Promise<string | undefined> {
-  const text = await readFile(join(folder, 'README.md'), 'utf8').catch(() => '')
-  const frontMatter = /^\uFEFF?---[ \t]*(?=\r?\n)([\s\S]*?)\n---/.exec(text)?.[1] ?? ''
+export function connectedPrior(readme: string): string | undefined {
+  const frontMatter = /^\uFEFF?---[ \t]*(?=\r?\n)([\s\S]*?)\n---/.exec(readme)?.[1] ?? ''
   const value = /^prior:[ \t]*(?:#.*)?(?:\r?\n[ \t]*-[ \t]+|\[[ \t]*)?["']?([^\s"',\]#]+)/m.exec(frontMatter)?.[1]
-  return value !== undefined && HUB_ID.test(value) ? value : undefined
+  return value !== undefined && (HUB_ID.test(value) || packagedModel(value)) ? value : undefined
 }
 
 function localPath(source: string): string {

@@ -22,13 +22,13 @@ import {
 } from './terminal.js'
 
 export const summary = 'make pictures from texts and pictures'
-export const usage = 'Usage: kandinsky generate "a red apple" -m <model> [-o out.png] [options]'
+export const usage = 'Usage: kandinsky generate "a red apple" [-m <model>] [-o out.png] [options]'
 export const options: Record<string, CliOption> = {
   model: {
     type: 'string',
     short: 'm',
     value: 'SOURCE',
-    description: '.gguf file, folder or hub id (default: $KANDINSKY_MODEL)',
+    description: '.gguf file, folder or hub id (default: $KANDINSKY_MODEL, or the packaged demo, which draws emoji)',
   },
   output: {
     type: 'string',
@@ -70,10 +70,14 @@ export const options: Record<string, CliOption> = {
     value: 'N',
     description: 'seed of the noise; the same seed gives the same picture (default: random)',
   },
-  steps: { type: 'string', value: 'N', description: 'denoising steps (default: 100)' },
-  guidance: { type: 'string', value: 'G', description: 'guidance scale (default: 4)' },
-  width: { type: 'string', value: 'W', description: 'pixels, rounded up to a multiple of 64 (default: 512)' },
-  height: { type: 'string', value: 'H', description: 'pixels, rounded up to a multiple of 64 (default: 512)' },
+  steps: { type: 'string', value: 'N', description: "denoising steps (default: the model's own, else 100)" },
+  guidance: { type: 'string', value: 'G', description: "guidance scale (default: the model's own, else 4)" },
+  width: {
+    type: 'string',
+    value: 'W',
+    description: "pixels, rounded up to a multiple of 64 (default: the model's own, else 512)",
+  },
+  height: { type: 'string', value: 'H', description: 'the same' },
   count: { type: 'string', value: 'N', description: 'pictures to make (default: 1)' },
   scheduler: {
     type: 'string',
@@ -81,8 +85,12 @@ export const options: Record<string, CliOption> = {
     description: `${schedulerShortNames.filter((name) => name !== 'unclip').join(', ')} (default: the checkpoint's own)`,
   },
   prior: { type: 'string', value: 'SOURCE', description: 'where the prior is, when the model holds only the decoder' },
-  'prior-steps': { type: 'string', value: 'N', description: 'steps of the prior (default: 25)' },
-  'prior-guidance': { type: 'string', value: 'G', description: 'guidance scale of the prior (default: 4)' },
+  'prior-steps': { type: 'string', value: 'N', description: "steps of the prior (default: the model's own, else 25)" },
+  'prior-guidance': {
+    type: 'string',
+    value: 'G',
+    description: "guidance scale of the prior (default: the model's own, else 4)",
+  },
   weights: { type: 'string', value: 'TYPE', description: 'weight type in memory, e.g. q8_0 (default: as stored)' },
   variant: { type: 'string', value: 'NAME', description: 'weight files of a folder to read, e.g. fp16' },
   device: { type: 'string', value: 'NAME', description: 'auto, cpu, cuda, cuda:1 … (default: auto)' },
@@ -105,10 +113,9 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
   const [prompt, ...more] = positionals
   if (more.length > 0 || (prompt === undefined) === (mix === undefined))
     throw new UsageError('expected one prompt (quote it), or --mix instead of it')
-  const model = textOption(values, 'model') ?? process.env.KANDINSKY_MODEL
-  if (!model) throw new UsageError('no model: name a .gguf file or a checkpoint folder with -m or in KANDINSKY_MODEL')
   const output = textOption(values, 'output') ?? 'out.png'
   const inputs = taskInputs(values)
+  const model = textOption(values, 'model') ?? (process.env.KANDINSKY_MODEL || demoModel(inputs, json))
   const generator = new Generator(numberOption(values, 'seed'))
   const bar = new ProgressBar(json)
   const schedulerName = textOption(values, 'scheduler')
@@ -149,6 +156,13 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
   const seconds = (performance.now() - started) / 1000
   if (json) console.log(JSON.stringify({ type: 'result', files, seed: generator.seed, seconds }))
   else console.log(`${files.join(', ')} (seed ${generator.seed}, ${seconds.toFixed(1)} s)`)
+}
+
+/** The packaged model for a task. */
+function demoModel({ maskImage, hint }: TaskInputs, json: boolean): string {
+  if (hint !== undefined) throw new UsageError('--hint needs a ControlNet model: name it with -m or in KANDINSKY_MODEL')
+  if (!json) console.error('No model given (-m): using the packaged demo, which draws emoji of 128 x 128 pixels.')
+  return maskImage === undefined ? 'demo' : 'demo-inpaint'
 }
 
 function taskInputs(values: Invocation['values']): TaskInputs {

@@ -94,7 +94,7 @@ export async function openCombined(
   const decoder = requireSide(checkpoint, 'decoder')
   const own = priorSource === undefined ? checkpoint.side('prior') : undefined
   if (own) return { prior: own, decoder }
-  const connected = priorSource ?? (await findPrior(checkpoint.source))
+  const connected = priorSource ?? (await findPrior(decoder))
   if (connected === undefined)
     throw new KandinskyError(
       'INVALID_ARGUMENT',
@@ -123,10 +123,10 @@ function requireSide(checkpoint: Checkpoint, side: Side): Checkpoint {
   throw new KandinskyError('UNSUPPORTED_MODEL', `Expected a ${side} but ${checkpoint.source} holds none`)
 }
 
-async function findPrior(decoder: string): Promise<string | undefined> {
-  const id = await connectedPrior(decoder)
+async function findPrior(decoder: Checkpoint): Promise<string | undefined> {
+  const id = connectedPrior((await decoder.text('README.md')) ?? '')
   if (id === undefined) return undefined
-  const beside = path.join(path.dirname(decoder), path.basename(id))
+  const beside = path.join(path.dirname(decoder.source), path.basename(id))
   return existsSync(beside) ? beside : id
 }
 

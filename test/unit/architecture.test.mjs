@@ -28,7 +28,7 @@ const layers = [
   ['index', /^index\.ts$/],
   ['pipelines', /^pipelines\//],
   ['convert', /^convert\/convert\.ts$/],
-  ['models', /^(models|checkpoint|hub|hub-files|download)\.ts$/],
+  ['models', /^(models|checkpoint|hub|hub-files|packaged|download)\.ts$/],
   ['files', /^(convert\/|schedulers\/|tokenizers\/|image|pixels|png|processing|recipe|resize)/],
   ['native', /^native\.ts$/],
   ['values', /^(random|tensor|errors)\.ts$/],
