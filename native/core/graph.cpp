@@ -1,6 +1,7 @@
 #include "core/graph.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "core/error.h"
 #include "core/profile.h"
@@ -134,6 +135,11 @@ void Graph::check_nodes(const Part& part) const {
       fail(ErrorCode::internal, "device %s cannot compute %s (%s)", device_.name().c_str(), ggml_op_desc(node),
            ggml_get_name(node));
     }
+    // CUDA kernels count in 32 bits; beyond that ggml ends the process.
+    if (!device_.is_cpu() && ggml_nelements(node) > INT32_MAX) {
+      fail(ErrorCode::out_of_memory, "Expected at most %d values in a tensor on %s but the pictures need %lld",
+           INT32_MAX, device_.name().c_str(), static_cast<long long>(ggml_nelements(node)));
+    }
   }
 }
 
@@ -146,6 +152,9 @@ void Graph::expect_memory(const std::vector<Part*>& parts) const {
     ggml_gallocr_reserve_n_size(part->allocator.get(), part->graph, nullptr, nullptr, &bytes);
     needed += bytes;
   }
+  // CUDA's operations take memory of their own while they compute, at most a fifth of the graph's, and ggml ends the
+  // process where there is none.
+  if (!device_.is_cpu()) needed += needed / 4 + (256 << 20);
   device_memory(device_.handle(), &free, &total);
   if (total == 0 || needed <= free) return;
   fail(ErrorCode::out_of_memory,

@@ -101,12 +101,17 @@ ggml_tensor* composed_attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_t
     ggml_tensor* some_mask = mask ? ggml_view_4d(c, mask, keys, count, 1, mask->ne[3], mask->nb[1], mask->nb[2],
                                                  mask->nb[3], first * mask->nb[1])
                                   : nullptr;
+    if (mask && mask->ne[3] > 1) some_mask = ggml_cont(c, some_mask);  // as ggml_soft_max_ext wants it
     ggml_tensor* y = softmax_attention(g, some, k, vt, some_mask, scale);
+    const int64_t channels = y->ne[0];
     if (first == 0) {
-      result = ggml_pad(c, y, 0, static_cast<int>(queries - count), 0, 0);
+      // Makes room for the other parts; flat, because CUDA pads at most 65535 rows.
+      ggml_tensor* flat = ggml_reshape_2d(c, y, channels * count, batch);
+      flat = ggml_pad(c, flat, static_cast<int>(channels * (queries - count)), 0, 0, 0);
+      result = ggml_reshape_3d(c, flat, channels, queries, batch);
     } else {
       ggml_tensor* place =
-          ggml_view_3d(c, result, y->ne[0], count, batch, result->nb[1], result->nb[2], first * result->nb[1]);
+          ggml_view_3d(c, result, channels, count, batch, result->nb[1], result->nb[2], first * result->nb[1]);
       result = g.written(result, ggml_cpy(c, y, place));
     }
   }

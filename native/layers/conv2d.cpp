@@ -56,12 +56,13 @@ std::string key_of(const Geometry& s) {
 ggml_tensor* convolve(Graph& g, ggml_tensor* weight, ggml_tensor* x, const Geometry& s) {
   ggml_context* c = g.context();
   const int64_t taps = s.kernel * s.kernel, in = x->ne[0], lines = s.out_height * s.batch;
-  if (std::max((s.height * s.batch + 1) * s.width, lines * s.out_width * taps) > INT32_MAX) {
-    fail(ErrorCode::out_of_memory, "an image of %lld x %lld pixels is too large", static_cast<long long>(s.width),
-         static_cast<long long>(s.height));
+  // CUDA pads at most 65535 rows: here lines of pixels.
+  if (s.height * s.batch >= 65535 ||
+      std::max((s.height * s.batch + 1) * s.width, lines * s.out_width * taps) > INT32_MAX) {
+    fail(ErrorCode::out_of_memory, "%lld images of %lld x %lld pixels are too large", static_cast<long long>(s.batch),
+         static_cast<long long>(s.width), static_cast<long long>(s.height));
   }
   ggml_tensor* indices = g.indices(key_of(s), [&] { return neighbour_rows(s); });
-  // Whole lines are added, not pixels: CUDA pads at most 65535 rows.
   ggml_tensor* padded = ggml_pad(c, ggml_reshape_2d(c, x, in * s.width, s.height * s.batch), 0, 1, 0, 0);
   padded = ggml_reshape_2d(c, padded, in, s.width * (s.height * s.batch + 1));
 
