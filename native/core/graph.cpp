@@ -13,9 +13,10 @@ namespace {
 
 constexpr size_t max_leaves = 4096;
 
-// ggml's threads meet after every node. That takes some 10 microseconds, in which a core multiplies and adds about a
-// million times, and a thousand times as long where other work has the cores, because ggml's threads spin.
-constexpr double flops_worth_meeting = 2e6;
+// ggml's threads meet after every node. That takes some 10 microseconds, and a thousand times as long where other work
+// has the cores, because ggml's threads spin: the demo model's picture took 17 s instead of 1. Its graphs have 3 to 20
+// million operations per node, those of the published models 300 million and more.
+constexpr double flops_worth_meeting = 25e6;
 
 const void* host_data(const HostTensor& tensor) {
   return tensor.is_int ? static_cast<const void*>(tensor.i32.data()) : tensor.f32.data();

@@ -1,5 +1,5 @@
 // Makes the pictures of prompts.json (see evaluate.py) with this package, for the judge:
-//   node generate.mjs prompts.json demo.gguf outputFolder [--kinds name,unseen] [--seeds 2] [--weights q8_0]
+//   node generate.mjs prompts.json demo.gguf outputFolder [--kinds name,unseen] [--seeds 2] [--weights q8_0] [--threads 1]
 import { mkdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
@@ -11,12 +11,16 @@ const { values, positionals } = parseArgs({
     kinds: { type: 'string', default: 'name,trained,unseen' },
     seeds: { type: 'string', default: '2' },
     weights: { type: 'string' },
+    threads: { type: 'string', default: '1' },
   },
 })
 const [promptFile, model, folder] = positionals
 const kinds = values.kinds.split(',')
 mkdirSync(folder, { recursive: true })
-const pipe = await AutoPipelineForText2Image.fromPretrained(model, { weights: values.weights })
+const pipe = await AutoPipelineForText2Image.fromPretrained(model, {
+  weights: values.weights,
+  threads: Number(values.threads),
+})
 for (const [number, { prompt, kind }] of JSON.parse(readFileSync(promptFile, 'utf8')).entries()) {
   if (!kinds.includes(kind)) continue
   for (let seed = 0; seed < Number(values.seeds); seed++) {

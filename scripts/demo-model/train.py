@@ -17,8 +17,8 @@ from train_unet import train_inpaint_unet, train_unet
 from training import Options
 
 # In the order of their dependencies, with minutes that suit two CPU cores; a GPU needs about a third.
-STAGES = {"movq": (train_movq, 40), "clip": (train_clip, 5), "prior": (train_prior, 8), "unet": (train_unet, 60),
-          "inpaint": (train_inpaint_unet, 12), "refine": (refine_movq, 10), "judge": (train_judge, 5)}
+STAGES = {"movq": (train_movq, 30), "clip": (train_clip, 10), "prior": (train_prior, 14), "unet": (train_unet, 45),
+          "inpaint": (train_inpaint_unet, 9), "refine": (refine_movq, 7), "judge": (train_judge, 4)}
 
 
 def main() -> None:
