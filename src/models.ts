@@ -25,8 +25,8 @@ export interface ModelOptions {
   /** CPU threads; default: one per physical core */
   threads?: number | undefined
   /**
-   * CPU only. `compact` (default) leaves weights in memory as stored and expands each as it is used; `fast` keeps those of
-   * the prior and the UNet expanded, which takes 2 to 8 bytes per weight
+   * CPU only. `compact` (default) leaves weights in memory as stored and expands each as it is used; `fast` expands
+   * those of the prior and the UNet once per picture and keeps them, 2 to 8 bytes each, until their loop is over
    */
   packing?: Packing | undefined
   /**
@@ -214,11 +214,12 @@ export class Model {
   }
 
   /**
-   * Gives back, after the calls so far, the memory of weights that lie mapped in a file. The next call takes it again
-   * from the system's file cache, in some hundredths of a second per GB: for the end of a stage.
+   * Gives back, after the calls so far, the memory of weights that can be had again. For the end of a stage: the next
+   * call takes those that lie mapped in a file from the system's file cache, in some hundredths of a second per GB, and
+   * packs those of `packing: 'fast'` anew, in a second or two per GB.
    */
-  releasePages(): Promise<void> {
-    return this.#group.enqueue(undefined, async () => this.#network?.releasePages())
+  releaseWeights(): Promise<void> {
+    return this.#group.enqueue(undefined, async () => this.#network?.releaseWeights())
   }
 
   /** Waits for the running call, then frees everything. Later calls reject with `DISPOSED`. Idempotent. */

@@ -56,8 +56,8 @@ export interface NativeNetwork {
     options: { cancel?: CancelFlag | undefined; taps?: string[] | undefined },
   ): Promise<Record<string, NativeOutput>>
   memory(): { weights: number; compute: number }
-  /** After the calls so far, gives back the memory of weights that lie mapped in a file, until the next call. */
-  releasePages(): Promise<void>
+  /** After the calls so far, gives back the memory of weights that the next call can have again. */
+  releaseWeights(): Promise<void>
   /** Waits for the running call, then frees. Idempotent. */
   dispose(): Promise<void>
 }
@@ -181,7 +181,7 @@ function networkWithErrors(network: NativeNetwork): NativeNetwork {
   return {
     run: promised(network.run),
     memory: network.memory,
-    releasePages: promised(network.releasePages),
+    releaseWeights: promised(network.releaseWeights),
     dispose: promised(network.dispose),
   }
 }

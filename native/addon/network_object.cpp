@@ -61,16 +61,19 @@ class RunJob : public Job {
   std::vector<std::string> taps_;
 };
 
-/// Waits for the calls before it: they read the pages.
-class ReleasePagesJob : public Job {
+/// Waits for the calls before it: they read the weights.
+class ReleaseWeightsJob : public Job {
  public:
-  ReleasePagesJob(Napi::Env env, SharedState network) : Job(env), state_(std::move(network)) { queue = state_->queue; }
+  ReleaseWeightsJob(Napi::Env env, SharedState network) : Job(env), state_(std::move(network)) { queue = state_->queue; }
 
  private:
   void execute() override {
-    if (state_->network) state_->network->release_pages();
+    if (state_->network) state_->network->release_weights();
   }
-  Napi::Value result(Napi::Env env) override { return env.Undefined(); }
+  Napi::Value result(Napi::Env env) override {
+    state_->update();
+    return env.Undefined();
+  }
 
   SharedState state_;
 };
@@ -104,9 +107,9 @@ Napi::Value memory(const Napi::CallbackInfo& info, const SharedState& state) {
   return result;
 }
 
-Napi::Value release_pages(const Napi::CallbackInfo& info, const SharedState& state) {
+Napi::Value release_weights(const Napi::CallbackInfo& info, const SharedState& state) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    return Environment::of(info.Env()).jobs.start(std::make_unique<ReleasePagesJob>(info.Env(), state));
+    return Environment::of(info.Env()).jobs.start(std::make_unique<ReleaseWeightsJob>(info.Env(), state));
   });
 }
 
@@ -127,7 +130,7 @@ Napi::Object network_object(Napi::Env env, const SharedState& state) {
   };
   define("run", run);
   define("memory", memory);
-  define("releasePages", release_pages);
+  define("releaseWeights", release_weights);
   define("dispose", dispose);
   return object;
 }

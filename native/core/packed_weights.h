@@ -22,6 +22,11 @@ class PackedWeights {
   /// Packs `rows`, which are those of `weight`, into `data` and keeps it. The memory that they are read from is given
   /// back where it can be.
   void add(const ggml_tensor* weight, const WeightRows& rows, Algorithm algorithm, AlignedBytes data);
+  /// No graph that was built with them may be run again.
+  void clear() {
+    entries_.clear();
+    bytes_ = 0;
+  }
   uint64_t bytes() const { return bytes_; }
 
  private:

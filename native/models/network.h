@@ -32,9 +32,10 @@ class Network {
   /// Runs one of the network's methods ("forward", "encode", "decode"). Not re-entrant: callers queue.
   /// Throws invalid_argument/shape_mismatch for wrong inputs, aborted when cancelled, out_of_memory.
   virtual HostTensors run(const std::string& method, const HostTensors& inputs, const RunOptions& options) = 0;
-  /// Gives back the memory of weights that lie mapped in a file; the next run takes it again, from the system's cache of
-  /// the file. For the end of a loop: networks that do not run in one do it after each run. Not during a run.
-  virtual void release_pages() = 0;
+  /// Gives back the memory of weights that can be had again: of those that lie mapped in a file, which the next run
+  /// takes from the system's cache of the file, and of packed ones, which it packs again. For the end of a loop:
+  /// networks that do not run in one do it after each run. Not during a run.
+  virtual void release_weights() = 0;
   /// Bytes held for weights, and for activations of the largest graph so far.
   virtual uint64_t weight_bytes() const = 0;
   virtual uint64_t compute_bytes() const = 0;

@@ -90,7 +90,13 @@ class LoadedNetwork : public Network {
     return run_tiled(method, prepared, options);
   }
 
-  void release_pages() override { weights_.drop_pages(); }
+  void release_weights() override {
+    if (packed_) {
+      graph_.reset();  // reads them
+      packed_->clear();
+    }
+    weights_.drop_pages();
+  }
 
   uint64_t weight_bytes() const override { return weights_.bytes() + (packed_ ? packed_->bytes() : 0); }
   uint64_t compute_bytes() const override { return compute_bytes_; }
@@ -124,7 +130,7 @@ class LoadedNetwork : public Network {
   void finish_run() {
     if (model_->runs_in_loop()) return;
     graph_.reset();
-    release_pages();
+    release_weights();
   }
 
   HostTensors run_tiled(const std::string& method, const HostTensors& inputs, const RunOptions& options) {

@@ -44,8 +44,8 @@ export interface PretrainedOptions {
   /** CPU threads, default one per physical core */
   threads?: number | undefined
   /**
-   * CPU only. `compact` (default) leaves weights in memory as stored and expands each as it is used; `fast` keeps those of
-   * the prior and the UNet expanded, which takes 2 to 8 bytes per weight
+   * CPU only. `compact` (default) leaves weights in memory as stored and expands each as it is used; `fast` expands
+   * those of the prior and the UNet once per picture and keeps them, 2 to 8 bytes each, until their loop is over
    */
   packing?: Packing | undefined
   /**

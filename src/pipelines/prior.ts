@@ -265,7 +265,7 @@ export abstract class PriorPipeline {
       latents = await reporter.report(index, timestep, latents)
     }
     const embeds = (await prior.run('post_process', { latents }, { signal })).image_embeds!
-    await prior.releasePages()
+    await prior.releaseWeights()
     if (negatives)
       return { imageEmbeds: sliceRows(embeds, 0, rows / 2), negativeImageEmbeds: sliceRows(embeds, rows / 2, rows) }
     return { imageEmbeds: embeds, negativeImageEmbeds: repeatRows(await this.zeroImageEmbeds(signal), rows) }

@@ -66,6 +66,27 @@ test('quantized weights take less memory', async () => {
   assert.ok(sizes[3] < 0.4 * sizes[1], `q4_0 takes ${sizes[3]} bytes, f16 ${sizes[1]}`)
 })
 
+test('weights packed fast are freed at the end of a stage and packed again for the next', async () => {
+  const [compact, fast] = ['compact', 'fast'].map((packing) => new Model(prior, { ...onCpu, packing }))
+  const inputs = {
+    hidden_states: { data: new Float32Array(128).fill(0.1), shape: [1, 128] },
+    proj_embedding: { data: new Float32Array(128).fill(0.2), shape: [1, 128] },
+    encoder_hidden_states: { data: new Float32Array(77 * 128).fill(0.3), shape: [1, 77, 128] },
+    attention_mask: { data: new Int32Array(77).fill(1), shape: [1, 77] },
+    timestep: { data: new Float32Array([500]), shape: [1] },
+  }
+  const run = async (model) => (await model.run('forward', inputs)).predicted_image_embedding.data
+  const expected = await run(compact)
+  const stored = compact.memory().weights
+  for (let stage = 0; stage < 2; stage++) {
+    assert.deepEqual(await run(fast), expected)
+    assert.ok(fast.memory().weights > 1.5 * stored, `${fast.memory().weights} bytes, stored ${stored}`)
+    await fast.releaseWeights()
+    assert.equal(fast.memory().weights, stored)
+  }
+  await Promise.all([compact.dispose(), fast.dispose()])
+})
+
 test('calls on one network queue and give each its own result', async () => {
   const model = new Model(textEncoder, onCpu)
   const ids = (first) => ({ data: Int32Array.from({ length: 77 }, (_, i) => first + i), shape: [1, 77] })

@@ -92,10 +92,10 @@ test('networks give back the pages of mapped weights: in a loop when asked, else
 
   const first = await denoise()
   assert.ok(residentBytes() > 1e6, `${residentBytes()} bytes of a UNet that ran`)
-  await unet.releasePages()
+  await unet.releaseWeights()
   assert.ok(residentBytes() < few, `${residentBytes()} bytes of a UNet that released its pages`)
   assert.deepEqual(await denoise(), first)
-  await unet.releasePages()
+  await unet.releaseWeights()
 
   await movq.run('decode', { latents })
   assert.ok(residentBytes() < few, `${residentBytes()} bytes of a MoVQ that ran`)
