@@ -153,8 +153,7 @@ void Graph::expect_memory(const std::vector<Part*>& parts) const {
     ggml_gallocr_reserve_n_size(part->allocator.get(), part->graph, nullptr, nullptr, &bytes);
     needed += bytes;
   }
-  // CUDA's operations take memory of their own while they compute, at most a fifth of the graph's, and ggml ends the
-  // process where there is none.
+  // CUDA's operations take memory of their own while they compute, and ggml ends the process where there is none.
   if (!device_.is_cpu()) needed += needed / 4 + (256 << 20);
   device_memory(device_.handle(), &free, &total);
   if (total == 0 || needed <= free) return;

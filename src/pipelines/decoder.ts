@@ -224,8 +224,7 @@ export abstract class DecoderPipeline<Options extends DecodingOptions> {
       ),
       extraChannels: extraChannels && batched(extraChannels),
       preview: job.preview ? await previewer(movq) : undefined,
-    })
-    await unet.releaseWeights()
+    }).finally(() => unet.releaseWeights())
     const images = await decodeImages(movq, latents, outputType, signal)
     const { name: model, hash: modelHash } = identity ?? {}
     const made = { scheduler: scheduler.constructor.name, numInferenceSteps: steps, guidanceScale, model, modelHash }

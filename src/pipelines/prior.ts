@@ -249,10 +249,25 @@ export abstract class PriorPipeline {
     start: () => Tensor | Promise<Tensor>,
   ): Promise<PriorResult> {
     const { prior } = this.components
-    const { scheduler, negatives, rows, guidanceScale, generator, signal } = call
-    const guided = guidanceScale > 1
+    const { negatives, rows, signal } = call
     const text = await this.#encodeTexts(call)
-    let latents = await start()
+    const first = await start()
+    const embeds = await this.#loop(call, timesteps, text, first).finally(() => prior.releaseWeights())
+    if (negatives)
+      return { imageEmbeds: sliceRows(embeds, 0, rows / 2), negativeImageEmbeds: sliceRows(embeds, rows / 2, rows) }
+    return { imageEmbeds: embeds, negativeImageEmbeds: repeatRows(await this.zeroImageEmbeds(signal), rows) }
+  }
+
+  async #loop(
+    call: PriorCall,
+    timesteps: readonly number[],
+    text: Awaited<ReturnType<typeof encodeText>>,
+    first: Tensor,
+  ): Promise<Tensor> {
+    const { prior } = this.components
+    const { scheduler, guidanceScale, generator, signal } = call
+    const guided = guidanceScale > 1
+    let latents = first
     const reporter = new StepReporter('prior', timesteps.length, call)
     for (const [index, timestep] of timesteps.entries()) {
       reporter.check()
@@ -264,11 +279,7 @@ export abstract class PriorPipeline {
       latents = scheduler.step(predicted, timestep, latents, { generator, prevTimestep }).prevSample
       latents = await reporter.report(index, timestep, latents)
     }
-    const embeds = (await prior.run('post_process', { latents }, { signal })).image_embeds!
-    await prior.releaseWeights()
-    if (negatives)
-      return { imageEmbeds: sliceRows(embeds, 0, rows / 2), negativeImageEmbeds: sliceRows(embeds, rows / 2, rows) }
-    return { imageEmbeds: embeds, negativeImageEmbeds: repeatRows(await this.zeroImageEmbeds(signal), rows) }
+    return (await prior.run('post_process', { latents }, { signal })).image_embeds!
   }
 
   /** Length of an embedding. */
