@@ -1,8 +1,11 @@
 // Reads the recorded references: config.json files, safetensors files, and the tables that describe them.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <map>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/config.h"
@@ -62,5 +65,20 @@ double largest_value(const HostTensor& a);
 double allowed_difference(const HostTensor& recorded, double tolerance);
 /// ||a - b|| / ||b||
 double relative_error(const HostTensor& a, const HostTensor& b);
+
+/// A cancel flag that is set after 200 ms, for runs that take far longer.
+class CancelLater {
+ public:
+  CancelLater() : thread_([this] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      flag_ = true;
+    }) {}
+  ~CancelLater() { thread_.join(); }
+  const std::atomic<bool>* flag() const { return &flag_; }
+
+ private:
+  std::atomic<bool> flag_{false};
+  std::thread thread_;
+};
 
 }  // namespace kandinsky::test

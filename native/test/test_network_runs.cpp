@@ -241,17 +241,12 @@ TEST(a_cancelled_run_throws_aborted_and_the_network_stays_usable) {
 TEST(a_run_can_be_cancelled_in_the_middle) {
   const auto network = load(unet_component());
   HostTensors inputs = unet_inputs();
-  // Large enough to take far longer than the wait below.
+  // Large enough to take far longer than the wait.
   inputs["sample"] = {{2, 4, 256, 256}, std::vector<float>(2 * 4 * 256 * 256, 0.5f), {}, false};
-  std::atomic<bool> cancel{false};
+  const CancelLater cancel;
   RunOptions options;
-  options.cancel = &cancel;
-  std::thread canceller([&] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-    cancel = true;
-  });
+  options.cancel = cancel.flag();
   CHECK_THROWS(aborted, "cancelled", network->run("forward", inputs, options));
-  canceller.join();
 }
 
 TEST(progress_ends_with_every_byte_loaded) {
