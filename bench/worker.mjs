@@ -1,7 +1,7 @@
 // One side of bench.mjs: loads one network and runs one step for every line "step".
 import { createInterface } from 'node:readline'
-import { openCheckpoint } from '../dist/checkpoint.js'
-import { Model } from '../dist/models.js'
+import { openCheckpoint } from '../dist/checkpoint/open.js'
+import { Model } from '../dist/networks/network.js'
 import { Generator } from '../dist/random.js'
 import { Tensor } from '../dist/tensor.js'
 

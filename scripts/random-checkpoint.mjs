@@ -5,8 +5,8 @@
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
-import { targetType } from '../dist/convert/policy.js'
 import { binding } from '../dist/native.js'
+import { targetType } from '../dist/networks/policy.js'
 import { publishedConfigs } from './published-configs.mjs'
 
 /**

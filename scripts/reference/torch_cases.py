@@ -1,4 +1,4 @@
-"""Writes small PyTorch .bin files for the tests of the restricted reader (src/convert/torch.ts).
+"""Writes small PyTorch .bin files for the tests of the restricted reader (src/checkpoint/formats/torch.ts).
 
     python scripts/reference/torch_cases.py test/fixtures/extra
 

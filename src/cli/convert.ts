@@ -1,5 +1,5 @@
 import path from 'node:path'
-import { convert } from '../convert/convert.js'
+import { convert } from '../convert.js'
 import type { WeightType } from '../native.js'
 import {
   type CliOption,

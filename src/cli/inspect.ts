@@ -1,6 +1,6 @@
-import { openCheckpoint } from '../checkpoint.js'
+import { openCheckpoint } from '../checkpoint/open.js'
 import { KandinskyError } from '../errors.js'
-import { readRecipe } from '../image.js'
+import { readRecipe } from '../images/image.js'
 import { type CliOption, formatBytes, type Invocation, UsageError } from './terminal.js'
 
 export const summary = 'show what a checkpoint holds, or how a picture was made'

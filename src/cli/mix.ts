@@ -1,7 +1,7 @@
 // `--mix 'text or image'=weight`: what the prior's interpolation takes, from the command line.
 import { existsSync } from 'node:fs'
-import { loadImage } from '../image.js'
-import type { ImageOrPrompt } from '../pipelines/prior.js'
+import { loadImage } from '../images/image.js'
+import type { ImageOrPrompt } from '../pipelines/kandinsky2/prior.js'
 import { UsageError } from './terminal.js'
 
 export interface Mix {

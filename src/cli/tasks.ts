@@ -1,15 +1,18 @@
 // Which pipeline `kandinsky generate` runs: the inputs that are given say what the task is.
-import type { RawImage } from '../image.js'
+import type { RawImage } from '../images/image.js'
 import { AutoPipelineForImage2Image, AutoPipelineForInpainting, AutoPipelineForText2Image } from '../pipelines/auto.js'
-import { CombinedPipeline } from '../pipelines/combined.js'
-import type { DecodingOptions } from '../pipelines/decoder.js'
-import { type ControlnetOptions, KandinskyV22ControlnetPipeline } from '../pipelines/kandinsky-v22-controlnet.js'
+import { CombinedPipeline } from '../pipelines/kandinsky2/combined.js'
+import type { DecodingOptions } from '../pipelines/kandinsky2/decoder.js'
+import {
+  type ControlnetOptions,
+  KandinskyV22ControlnetPipeline,
+} from '../pipelines/kandinsky2/kandinsky-v22-controlnet.js'
 import {
   type ControlnetImg2ImgOptions,
   KandinskyV22ControlnetImg2ImgPipeline,
-} from '../pipelines/kandinsky-v22-controlnet-img2img.js'
-import { KandinskyV22PriorPipeline } from '../pipelines/kandinsky-v22-prior.js'
-import type { CombinedPretrainedOptions } from '../pipelines/load.js'
+} from '../pipelines/kandinsky2/kandinsky-v22-controlnet-img2img.js'
+import { KandinskyV22PriorPipeline } from '../pipelines/kandinsky2/kandinsky-v22-prior.js'
+import type { CombinedPretrainedOptions } from '../pipelines/loading/load.js'
 import { UsageError } from './terminal.js'
 
 class ControlnetCombined extends CombinedPipeline<ControlnetOptions> {

@@ -1,21 +1,21 @@
 // Picks the pipeline that fits a task and a checkpoint, as diffusers' AutoPipeline does (pipelines/auto_pipeline.py).
 import { KandinskyError } from '../errors.js'
-import { type CombinedClass, type CombinedPipeline, combine } from './combined.js'
-import type { DecodingOptions } from './decoder.js'
+import { type CombinedClass, type CombinedPipeline, combine } from './kandinsky2/combined.js'
+import type { DecodingOptions } from './kandinsky2/decoder.js'
 import {
   KandinskyCombinedPipeline,
   KandinskyImg2ImgCombinedPipeline,
   KandinskyInpaintCombinedPipeline,
-} from './kandinsky-combined.js'
-import type { TextToImageOptions } from './kandinsky-v22.js'
+} from './kandinsky2/kandinsky-combined.js'
+import type { TextToImageOptions } from './kandinsky2/kandinsky-v22.js'
 import {
   KandinskyV22CombinedPipeline,
   KandinskyV22Img2ImgCombinedPipeline,
   KandinskyV22InpaintCombinedPipeline,
-} from './kandinsky-v22-combined.js'
-import type { Img2ImgOptions } from './kandinsky-v22-img2img.js'
-import type { InpaintOptions } from './kandinsky-v22-inpaint.js'
-import { type CombinedPretrainedOptions, openCombined } from './load.js'
+} from './kandinsky2/kandinsky-v22-combined.js'
+import type { Img2ImgOptions } from './kandinsky2/kandinsky-v22-img2img.js'
+import type { InpaintOptions } from './kandinsky2/kandinsky-v22-inpaint.js'
+import { type CombinedPretrainedOptions, openCombined } from './loading/load.js'
 
 /**
  * @typeParam Options what the decoders of all families take; combined with their priors all take the same

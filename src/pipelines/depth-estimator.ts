@@ -1,11 +1,11 @@
 // Picture to depth, after transformers' depth-estimation pipeline (pipelines/depth_estimation.py).
-import { type ImageInput, loadImage, type RawImage } from '../image.js'
-import type { Model } from '../models.js'
-import { interpolateBicubic } from '../processing.js'
-import { type DptProcessorConfig, depthImage, dptPreprocess } from '../processing-depth.js'
+import { type ImageInput, loadImage, type RawImage } from '../images/image.js'
+import { interpolateBicubic } from '../images/processing.js'
+import { type DptProcessorConfig, depthImage, dptPreprocess } from '../images/processing-depth.js'
+import type { Model } from '../networks/network.js'
 import { Tensor } from '../tensor.js'
-import { loadDepthComponents, type NetworkPretrainedOptions } from './load.js'
-import { expectOptions } from './options.js'
+import { expectOptions } from './call/options.js'
+import { loadDepthComponents, type NetworkPretrainedOptions } from './loading/load.js'
 
 export interface DepthResult {
   /** [1, height, width] with the size of the picture; larger is nearer, the unit is the network's own */

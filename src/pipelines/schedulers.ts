@@ -1,6 +1,6 @@
 // The schedulers as the package exports them: the pure classes, able to read their config from a checkpoint.
-import { openCheckpoint } from '../checkpoint.js'
-import { resolveSource } from '../hub.js'
+import { openCheckpoint } from '../checkpoint/open.js'
+import { resolveSource } from '../hub/resolve.js'
 import { DDIMScheduler as DDIM } from '../schedulers/ddim.js'
 import { DDPMScheduler as DDPM } from '../schedulers/ddpm.js'
 import { DPMSolverMultistepScheduler as DPMSolverMultistep } from '../schedulers/dpmsolver-multistep.js'
@@ -12,7 +12,7 @@ import { PNDMScheduler as PNDM } from '../schedulers/pndm.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { UnCLIPScheduler as UnCLIP } from '../schedulers/unclip.js'
 import { UniPCMultistepScheduler as UniPCMultistep } from '../schedulers/unipc-multistep.js'
-import { type PretrainedOptions, schedulerConfig } from './load.js'
+import { type PretrainedOptions, schedulerConfig } from './loading/load.js'
 
 type SchedulerSource = Pick<PretrainedOptions, 'subfolder' | 'cacheDir' | 'revision' | 'token' | 'signal'>
 

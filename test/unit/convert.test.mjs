@@ -14,9 +14,9 @@ import {
 import path from 'node:path'
 import test from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { openCheckpoint } from '../../dist/checkpoint.js'
-import { convert } from '../../dist/convert/convert.js'
-import { readSafetensors as readSources } from '../../dist/convert/safetensors.js'
+import { readSafetensors as readSources } from '../../dist/checkpoint/formats/safetensors.js'
+import { openCheckpoint } from '../../dist/checkpoint/open.js'
+import { convert } from '../../dist/convert.js'
 import { binding } from '../../dist/native.js'
 import { temporaryFolder } from '../helpers/files.mjs'
 import { readSafetensors } from '../helpers/safetensors.mjs'
@@ -277,7 +277,7 @@ test('a conversion that is killed leaves nothing, the old file or the whole new 
   const file = path.join(temporaryFolder(t), 'out.gguf')
   const whole = statSync((await convert(decoder, file, { weights: 'q4_K' })).path).size
   const script = `
-    import { convert } from ${JSON.stringify(path.resolve(import.meta.dirname, '../../dist/convert/convert.js'))}
+    import { convert } from ${JSON.stringify(path.resolve(import.meta.dirname, '../../dist/convert.js'))}
     console.log('ready')
     for (;;) await convert(${JSON.stringify(decoder)}, ${JSON.stringify(file)}, { weights: 'q4_K' })`
   for (let round = 0; round < 6; round++) {

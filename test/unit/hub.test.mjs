@@ -19,7 +19,7 @@ import { homedir, hostname, tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
-import { connectedPrior, resolveSource } from '../../dist/hub.js'
+import { connectedPrior, resolveSource } from '../../dist/hub/resolve.js'
 import { COMMIT, digestOf, sha256, startHub } from '../helpers/hub-server.mjs'
 
 const ID = 'kandinsky-community/tiny-decoder'
@@ -513,7 +513,7 @@ test('a cache that cannot be written is said so', async () => {
 })
 
 test('calls and processes that want the same file download it once', async () => {
-  const script = `import { resolveSource } from ${JSON.stringify(new URL('../../dist/hub.js', import.meta.url).href)}
+  const script = `import { resolveSource } from ${JSON.stringify(new URL('../../dist/hub/resolve.js', import.meta.url).href)}
     console.log((await resolveSource(${JSON.stringify(ID)})).path)`
   const child = () =>
     new Promise((resolve, reject) => {

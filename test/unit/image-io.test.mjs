@@ -9,7 +9,7 @@ import { after, before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { crc32 } from 'node:zlib'
 import sharp from 'sharp'
-import { loadImage, makeImageGrid, RawImage, readRecipe } from '../../dist/image.js'
+import { loadImage, makeImageGrid, RawImage, readRecipe } from '../../dist/images/image.js'
 
 const images = new URL('../fixtures/images/', import.meta.url)
 const pathOf = (name) => fileURLToPath(new URL(name, images))

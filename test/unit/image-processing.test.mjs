@@ -3,9 +3,15 @@ import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { loadImage, RawImage } from '../../dist/image.js'
-import { clipPreprocess, interpolateNearest, postprocess, preprocessImage, toRawImages } from '../../dist/processing.js'
-import { prepareMask, prepareMaskAndMaskedImage } from '../../dist/processing-inpaint.js'
+import { loadImage, RawImage } from '../../dist/images/image.js'
+import {
+  clipPreprocess,
+  interpolateNearest,
+  postprocess,
+  preprocessImage,
+  toRawImages,
+} from '../../dist/images/processing.js'
+import { prepareMask, prepareMaskAndMaskedImage } from '../../dist/images/processing-inpaint.js'
 import { Tensor } from '../../dist/tensor.js'
 import { readSafetensors } from '../helpers/safetensors.mjs'
 

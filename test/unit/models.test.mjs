@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import path from 'node:path'
 import test from 'node:test'
-import { openCheckpoint } from '../../dist/checkpoint.js'
-import { listDevices, Model, ModelGroup, resolveDevice } from '../../dist/models.js'
+import { openCheckpoint } from '../../dist/checkpoint/open.js'
+import { listDevices, Model, ModelGroup, resolveDevice } from '../../dist/networks/network.js'
 
 const fixtures = path.resolve(import.meta.dirname, '../fixtures')
 const checkpoint = await openCheckpoint(path.join(fixtures, 'checkpoints/kandinsky-2-2-prior'))

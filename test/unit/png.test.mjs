@@ -3,8 +3,8 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { crc32, deflateSync } from 'node:zlib'
 import fc from 'fast-check'
-import { insertTextChunks, readTextChunk } from '../../dist/png.js'
-import { addRecipe, parseRecipe } from '../../dist/recipe.js'
+import { insertTextChunks, readTextChunk } from '../../dist/images/png.js'
+import { addRecipe, parseRecipe } from '../../dist/images/recipe.js'
 
 const chunk = (type, data = '') => {
   const body = Buffer.concat([Buffer.from(type, 'latin1'), Buffer.from(data, 'latin1')])

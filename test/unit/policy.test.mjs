@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { checkWeightType, targetType } from '../../dist/convert/policy.js'
+import { checkWeightType, targetType } from '../../dist/networks/policy.js'
 
 const unet = (name, shape, weights, { rules, type = 'f32' } = {}) =>
   targetType('UNet2DConditionModel', 'unet', { name, shape, type }, weights, rules)

@@ -1,7 +1,7 @@
 // The linear map from latents to colours that previews use, on a MoVQ whose true map is known.
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { previewer } from '../../dist/pipelines/preview.js'
+import { previewer } from '../../dist/pipelines/sampling/preview.js'
 import { Generator } from '../../dist/random.js'
 import { Tensor } from '../../dist/tensor.js'
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { reducePixels, resizePixels } from '../../dist/resize.js'
+import { reducePixels, resizePixels } from '../../dist/images/resize.js'
 
 const cases = JSON.parse(readFileSync(new URL('../fixtures/extra/image-cases.json', import.meta.url), 'utf8'))
 const unpack = ({ mode, size, data }) => ({

@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import test from 'node:test'
 import fc from 'fast-check'
-import { readSafetensors } from '../../dist/convert/safetensors.js'
-import { readWeights } from '../../dist/convert/weights.js'
+import { readSafetensors } from '../../dist/checkpoint/formats/safetensors.js'
+import { readWeights } from '../../dist/checkpoint/weight-files.js'
 import { safetensorsFile, temporaryFolder, writeFileIn } from '../helpers/files.mjs'
 
 const fixture = path.resolve(

@@ -2,7 +2,7 @@
 // and in the pipelines' loop.
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { denoise, scaledNoise } from '../../dist/pipelines/denoise.js'
+import { denoise, scaledNoise } from '../../dist/pipelines/sampling/denoise.js'
 import { Generator } from '../../dist/random.js'
 import { DPMSolverMultistepScheduler } from '../../dist/schedulers/dpmsolver-multistep.js'
 import { EulerDiscreteScheduler } from '../../dist/schedulers/euler.js'

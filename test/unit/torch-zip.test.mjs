@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import test from 'node:test'
 import fc from 'fast-check'
-import { readTorch } from '../../dist/convert/torch.js'
+import { readTorch } from '../../dist/checkpoint/formats/torch.js'
 import { safetensorsFile, temporaryFolder, writeFileIn } from '../helpers/files.mjs'
 import { op, pickle, torchFile, zip } from '../helpers/torch-zip.mjs'
 

@@ -1,0 +1,90 @@
+import { type FileHandle, open } from 'node:fs/promises'
+import { KandinskyError } from '../../errors.js'
+
+/** A file opened for bounds-checked reading. */
+export class SourceFile {
+  readonly path: string
+  /** in bytes, when it was opened */
+  readonly size: number
+  readonly #handle: FileHandle
+
+  private constructor(path: string, size: number, handle: FileHandle) {
+    this.path = path
+    this.size = size
+    this.#handle = handle
+  }
+
+  /**
+   * Opens `path`, hands the file to `use` and closes it whatever happens.
+   * @throws KandinskyError `FILE_NOT_FOUND`, or `BAD_FILE` if it is no regular file or cannot be read
+   */
+  static async with<T>(path: string, use: (file: SourceFile) => Promise<T>): Promise<T> {
+    const handle = await open(path, 'r').catch((cause) => {
+      throw fileError(path, cause)
+    })
+    try {
+      const stat = await handle.stat()
+      if (!stat.isFile()) throw badFile(path, 'is not a regular file')
+      return await use(new SourceFile(path, stat.size, handle))
+    } finally {
+      await handle.close()
+    }
+  }
+
+  /** Exactly `length` bytes from `offset`, or `BAD_FILE`. */
+  async read(offset: number, length: number): Promise<Buffer> {
+    if (!isRange(offset, length, this.size))
+      throw badFile(this.path, `ends at byte ${this.size}, but ${length} bytes at ${offset} were expected`)
+    const buffer = Buffer.alloc(length)
+    for (let done = 0; done < length; ) {
+      const { bytesRead } = await this.#handle.read(buffer, done, length - done, offset + done)
+      if (bytesRead === 0) throw badFile(this.path, 'became shorter while it was read')
+      done += bytesRead
+    }
+    return buffer
+  }
+}
+
+/** True if `length` bytes from `offset` lie inside `size` bytes and every number involved is exact. */
+export function isRange(offset: number, length: number, size: number): boolean {
+  return [offset, length, offset + length].every((n) => Number.isSafeInteger(n) && n >= 0) && offset + length <= size
+}
+
+/** The error for a file whose content cannot be used: "{path} {problem}". */
+export function badFile(path: string, problem: string, options?: ErrorOptions): KandinskyError {
+  return new KandinskyError('BAD_FILE', `${path} ${problem}`, options)
+}
+
+/** The error for a file that the operating system does not let us read. */
+export function fileError(path: string, cause: unknown): KandinskyError {
+  const code = (cause as NodeJS.ErrnoException).code
+  if (code === 'ENOENT' || code === 'ENOTDIR')
+    return new KandinskyError('FILE_NOT_FOUND', `${path} does not exist`, { cause })
+  return badFile(path, `cannot be read (${code ?? cause})`, { cause })
+}
+
+/** What a file holds, judged by its first bytes and never by its name. */
+export type FileKind = 'gguf' | 'safetensors' | 'torch-zip' | 'pickle' | 'lfs-pointer' | 'unknown'
+
+/** How messages call each kind. */
+export const KIND_NAMES: Record<FileKind, string> = {
+  gguf: 'a GGUF file',
+  safetensors: 'a safetensors file',
+  'torch-zip': 'a zip archive as torch.save writes it',
+  pickle: 'a bare Python pickle',
+  'lfs-pointer': 'a Git LFS pointer, not the file itself (run "git lfs pull")',
+  unknown: 'data of an unknown format',
+}
+
+const PICKLE_PROTO = 0x80
+
+export async function fileKind(file: SourceFile): Promise<FileKind> {
+  const head = await file.read(0, Math.min(file.size, 64))
+  const text = head.toString('latin1')
+  if (text.startsWith('GGUF')) return 'gguf'
+  if (text.startsWith('PK\x03\x04')) return 'torch-zip'
+  if (text.startsWith('version https://git-lfs')) return 'lfs-pointer'
+  if (head.length > 8 && head[8] === 0x7b && head.readBigUInt64LE(0) <= BigInt(file.size - 8)) return 'safetensors'
+  if (head.length > 1 && head[0] === PICKLE_PROTO && head[1]! <= 5) return 'pickle'
+  return 'unknown'
+}

@@ -1,0 +1,125 @@
+// A folder in the Hugging Face diffusers layout: model_index.json names the parts, each part has a folder, networks
+// have a config.json and weights in it. Or a folder in the transformers layout, which is such a network.
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Config, ConfigValue } from '../native.js'
+import { badFile, SourceFile } from './formats/file.js'
+import { type Component, PipelineFiles, pipelineSlots } from './pipeline-files.js'
+import { hasWeights, readWeights } from './weight-files.js'
+
+/** The largest, XLM-R's tokenizer.json, has 9 MB. It is also what our GGUF reader takes as one string. */
+const MAX_TEXT_BYTES = 16 << 20
+
+/** Files beside model_index.json that belong to a model. */
+const TOP_TEXTS = ['model_index.json', 'README.md', 'generation_config.json']
+
+/** Classes of networks that are published on their own, and how a checkpoint calls its only network. */
+const SINGLE_NETWORKS: Readonly<Record<string, string>> = { DPTForDepthEstimation: 'depth_estimator' }
+
+/**
+ * Opens a folder that holds a model_index.json.
+ * @throws KandinskyError `BAD_FILE`, `UNSUPPORTED_MODEL`
+ */
+export async function openRepository(folder: string, variant?: string): Promise<PipelineFiles> {
+  const slots = pipelineSlots(await readText(join(folder, 'model_index.json')), folder)
+  const networks = new Map<string, () => Promise<Component>>()
+  const texts = new Map<string, () => Promise<string>>()
+  for (const file of await readdir(folder))
+    if (TOP_TEXTS.includes(file)) texts.set(file, () => readText(join(folder, file)))
+  // Not only the slots: 2.1 has a ddpm_scheduler folder that no pipeline lists.
+  for (const part of await subfolders(folder)) {
+    const files = await readdir(join(folder, part))
+    const className = slots.get(part)
+    if (className && files.includes('config.json') && (await hasWeights(join(folder, part))))
+      networks.set(part, () => openNetwork(join(folder, part), part, className, variant))
+    else
+      for (const file of files.filter((name) => /\.(json|txt)$/.test(name)))
+        texts.set(`${part}/${file}`, () => readText(join(folder, part, file)))
+    // SentencePiece's own form of a tokenizer; where tokenizer.json is, too, it holds the same.
+    if (!files.includes('tokenizer.json'))
+      for (const file of files.filter((name) => name.endsWith('.model')))
+        texts.set(`${part}/${file}`, () => readBase64(join(folder, part, file)))
+  }
+  return new PipelineFiles(folder, slots, texts, networks)
+}
+
+/**
+ * Opens a folder that holds a config.json, weights and what belongs to them.
+ * @returns undefined if it is a network that no checkpoint consists of alone
+ * @throws KandinskyError `BAD_FILE`
+ */
+export async function openSingleNetwork(folder: string, variant?: string): Promise<PipelineFiles | undefined> {
+  const path = join(folder, 'config.json')
+  const found = singleNetwork(await readText(path), path)
+  if (!found) return undefined
+  const { name, className } = found
+  const texts = new Map<string, () => Promise<string>>()
+  for (const file of await readdir(folder))
+    if (file === 'preprocessor_config.json' || file === 'README.md') texts.set(file, () => readText(join(folder, file)))
+  const networks = new Map([[name, () => openNetwork(folder, name, className, variant)]])
+  return new PipelineFiles(folder, new Map([[name, className]]), texts, networks)
+}
+
+/** What a checkpoint that consists of a network with this config.json calls it; undefined for all other networks. */
+export function singleNetwork(text: string, path: string): { name: string; className: string } | undefined {
+  const [className] = [parseConfig(text, path).architectures].flat().map(String)
+  return className && Object.hasOwn(SINGLE_NETWORKS, className)
+    ? { name: SINGLE_NETWORKS[className]!, className }
+    : undefined
+}
+
+async function subfolders(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { withFileTypes: true })
+  return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith('.')).map((entry) => entry.name)
+}
+
+async function openNetwork(folder: string, name: string, className: string, variant?: string): Promise<Component> {
+  const path = join(folder, 'config.json')
+  const config = parseConfig(await readText(path), path)
+  return { name, className, config, tensors: await readWeights(folder, variant) }
+}
+
+/**
+ * The values of a config.json that have a GGUF type: scalars and lists of one kind of scalar. Nulls stand for
+ * defaults, keys with a leading underscore say how the file was made, and no network reads nested objects.
+ */
+export function parseConfig(text: string, path: string): Config {
+  let values: unknown
+  try {
+    values = JSON.parse(text)
+  } catch (cause) {
+    throw badFile(path, 'is not valid JSON', { cause })
+  }
+  if (typeof values !== 'object' || values === null || Array.isArray(values))
+    throw badFile(path, 'is not a JSON object')
+  return Object.fromEntries(
+    Object.entries(values).filter(([key, value]) => !key.startsWith('_') && isConfigValue(value)),
+  )
+}
+
+function isConfigValue(value: unknown): value is ConfigValue {
+  const kinds = new Set((Array.isArray(value) ? value : [value]).map((item) => typeof item))
+  if (kinds.size !== 1) return false
+  if (kinds.has('number')) return [value].flat().every(Number.isFinite)
+  return kinds.has('boolean') || kinds.has('string')
+}
+
+async function readText(path: string): Promise<string> {
+  const bytes = await readSmall(path, MAX_TEXT_BYTES)
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch (cause) {
+    throw badFile(path, 'is not valid UTF-8', { cause })
+  }
+}
+
+async function readBase64(path: string): Promise<string> {
+  return (await readSmall(path, (MAX_TEXT_BYTES / 4) * 3)).toString('base64')
+}
+
+function readSmall(path: string, limit: number): Promise<Buffer> {
+  return SourceFile.with(path, (file) => {
+    if (file.size > limit) throw badFile(path, `has ${file.size} bytes; at most ${limit} are read`)
+    return file.read(0, file.size)
+  })
+}

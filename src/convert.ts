@@ -1,0 +1,179 @@
+// Writes a checkpoint as one of our GGUF files.
+import { realpath, rm, stat } from 'node:fs/promises'
+import { basename, dirname, extname, join, resolve } from 'node:path'
+import { fileError } from './checkpoint/formats/file.js'
+import { ggufMetadata } from './checkpoint/gguf.js'
+import { combineCheckpoints, openCheckpoint } from './checkpoint/open.js'
+import type { Checkpoint, Component } from './checkpoint/pipeline-files.js'
+import { invalid, KandinskyError } from './errors.js'
+import { resolveSource } from './hub/resolve.js'
+import { binding, type TensorSource, type WeightType } from './native.js'
+import { cancellable, checkThreads, Model } from './networks/network.js'
+import { checkWeightType, type Rule } from './networks/policy.js'
+import { tensorSources } from './networks/sources.js'
+import { Tensor } from './tensor.js'
+
+export interface ConvertOptions {
+  /** a prior to put into the same file, which makes it a complete text-to-image model */
+  prior?: string | undefined
+  /** type of the large matrices; default: as stored. See convert/policy.ts for what stays larger */
+  weights?: WeightType | undefined
+  /** exceptions by "<component>.<tensor name>", the first match wins */
+  rules?: readonly Rule[] | undefined
+  /** components to leave out, e.g. ['image_encoder'] in a model for text to image only */
+  skip?: readonly string[] | undefined
+  /** Do not run a prior's image encoder once to store what it makes of an all-zero image. Default false. */
+  skipZeroImage?: boolean | undefined
+  /** e.g. "fp16", where a repository has such files */
+  variant?: string | undefined
+  /** where the image encoder runs; default 'auto' */
+  device?: string | undefined
+  /** CPU threads that quantize; default: one per physical core */
+  threads?: number | undefined
+  signal?: AbortSignal | undefined
+  /** bytes written so far, and of all */
+  onProgress?: ((event: { done: number; total: number }) => void) | undefined
+}
+
+export interface ConvertResult {
+  /** absolute */
+  path: string
+  bytes: number
+  /** names in the file */
+  components: string[]
+}
+
+/**
+ * Converts a checkpoint (a folder in the Hugging Face diffusers layout, a hub id, or GGUF files of ours) to one GGUF file.
+ *
+ * Tensors are streamed one at a time. An existing output is replaced when the new file is complete; whatever stops the
+ * conversion before leaves it as it was.
+ *
+ * With a prior, the image encoder runs once, with its weights as stored: the unconditional image embedding is a constant
+ * of the checkpoint, and a text-to-image model that carries it never loads that network.
+ *
+ * @param output path of the .gguf file; its folder must exist
+ * @throws KandinskyError `INVALID_ARGUMENT`, `FILE_NOT_FOUND`, `BAD_FILE`, `UNSUPPORTED_MODEL`, `SHAPE_MISMATCH`; or
+ *   `signal.reason`
+ */
+export async function convert(source: string, output: string, options: ConvertOptions = {}): Promise<ConvertResult> {
+  const { weights, rules, threads } = checkOptions(options)
+  const { signal, onProgress } = options
+  signal?.throwIfAborted()
+  const path = await checkOutput(output)
+  const checkpoint = await openSource(source, options)
+  const components = await openComponents(checkpoint, options.skip ?? [])
+  const tensors = components.flatMap((component) => fileTensors(component, weights, rules))
+  await refuseOverwriting(
+    path,
+    components.flatMap((component) => component.tensors.map((tensor) => tensor.path)),
+  )
+  const zeroImage = options.skipZeroImage ? undefined : await zeroImageEmbeds(checkpoint, path, options)
+  const metadata = await ggufMetadata(basename(checkpoint.source, '.gguf'), checkpoint, components, zeroImage)
+  await cancellable(signal, (cancel) =>
+    binding().writeGguf({ path, metadata, tensors, threads, cancel }, (done, total) => onProgress?.({ done, total })),
+  )
+  return { path, bytes: (await stat(path)).size, components: components.map(({ name }) => name) }
+}
+
+/** A component's tensors under the names they have in a file. */
+function fileTensors(component: Component, weights?: WeightType, rules?: readonly Rule[]): TensorSource[] {
+  return tensorSources(component, weights, rules).map((tensor) => ({
+    ...tensor,
+    name: `${component.name}.${tensor.name}`,
+  }))
+}
+
+function checkOptions({ weights, rules, threads }: ConvertOptions) {
+  for (const { pattern, type } of rules ?? []) {
+    if (!(pattern instanceof RegExp)) throw invalid('the pattern of a rule', 'a RegExp', pattern)
+    checkWeightType(type, `the type of rule ${pattern.source}`)
+  }
+  return { weights: checkWeightType(weights), rules: rules ?? [], threads: checkThreads(threads) }
+}
+
+async function checkOutput(output: string): Promise<string> {
+  if (typeof output !== 'string' || extname(output).toLowerCase() !== '.gguf')
+    throw invalid('output', 'a path that ends in .gguf', output)
+  const folder = dirname(resolve(output))
+  const path = join(
+    await realpath(folder).catch((cause) => {
+      throw fileError(folder, cause)
+    }),
+    basename(output),
+  )
+  const existing = await stat(path).catch(() => undefined)
+  if (existing && !existing.isFile()) throw invalid('output', 'a file or nothing at that path', output)
+  return path
+}
+
+async function openSource(source: string, { prior, variant, signal }: ConvertOptions): Promise<Checkpoint> {
+  const open = async (from: string) => {
+    const { path } = await resolveSource(from, { variant, signal })
+    return openCheckpoint(path, { variant })
+  }
+  return prior === undefined ? open(source) : combineCheckpoints(await open(source), await open(prior))
+}
+
+async function openComponents(checkpoint: Checkpoint, skip: readonly string[]): Promise<Component[]> {
+  const names = await checkpoint.components()
+  for (const name of skip) if (!names.includes(name)) throw invalid('skip', `names among ${names.join(', ')}`, name)
+  const kept = names.filter((name) => !skip.includes(name))
+  if (kept.length === 0)
+    throw new KandinskyError(
+      'INVALID_ARGUMENT',
+      `Expected networks to convert in ${checkpoint.source} but none is left`,
+    )
+  return Promise.all(kept.map(async (name) => (await checkpoint.component(name))!))
+}
+
+/** Compares what files are, not how they are called: paths can differ by links. */
+async function refuseOverwriting(output: string, sources: string[]): Promise<void> {
+  const existing = await stat(output).catch(() => undefined)
+  if (!existing) return
+  for (const source of new Set(sources)) {
+    const { dev, ino } = await stat(source)
+    if (dev === existing.dev && ino === existing.ino)
+      throw invalid('output', 'a file that is not being converted', output)
+  }
+}
+
+/**
+ * What the prior's image encoder makes of an all-zero tensor (not of a black picture): the embedding that guidance
+ * pushes away from (diffusers' get_zero_embed). Undefined where there is no prior or no image encoder.
+ *
+ * The weights stay as stored, which in 2.2 are 3.7 GB. Only our own files can be mapped, since other formats do not align
+ * tensors, so the network is copied to a temporary one first: memory stays small, and the disk has room for an output.
+ */
+async function zeroImageEmbeds(
+  checkpoint: Checkpoint,
+  output: string,
+  options: ConvertOptions,
+): Promise<readonly number[] | undefined> {
+  const prior = checkpoint.side('prior')
+  if (prior?.zeroImageEmbeds) return prior.zeroImageEmbeds
+  const component = await prior?.component('image_encoder')
+  if (!component) return undefined
+  if (component.tensors.every(({ path }) => path.endsWith('.gguf'))) return embedZeros(component, options)
+  const path = `${output}.image_encoder`
+  const metadata = await ggufMetadata('image_encoder', prior!, [component], undefined)
+  const job = { path, metadata, tensors: fileTensors(component), threads: checkThreads(options.threads) }
+  try {
+    await cancellable(options.signal, (cancel) => binding().writeGguf({ ...job, cancel }))
+    return await embedZeros((await (await openCheckpoint(path)).component('image_encoder'))!, options)
+  } finally {
+    await rm(path, { force: true })
+  }
+}
+
+async function embedZeros(component: Component, { device, threads, signal }: ConvertOptions): Promise<number[]> {
+  const encoder = new Model(component, { device, threads })
+  try {
+    const side = Number(component.config.image_size ?? 224)
+    const zeros = new Tensor(new Float32Array(3 * side * side), [1, 3, side, side])
+    const { image_embeds } = await encoder.run('forward', { pixel_values: zeros }, { signal })
+    return [...image_embeds!.data]
+  } finally {
+    await encoder.dispose()
+  }
+}

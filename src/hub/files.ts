@@ -1,0 +1,89 @@
+// Chooses what a pipeline needs of a repository's files: texts (configs, tokenizers), and of every network that
+// model_index.json names the weights in one format. Repositories also hold the same weights as .bin, .ckpt or ONNX.
+import { readFile } from 'node:fs/promises'
+import { posix } from 'node:path'
+import { singleNetwork } from '../checkpoint/repository.js'
+import { chooseWeights, readIndex } from '../checkpoint/weight-files.js'
+import { KandinskyError } from '../errors.js'
+
+/** Paths in a repository have forward slashes on every operating system. */
+const { basename, dirname, join } = posix
+
+export interface Wanted {
+  /** the repository, for messages */
+  id: string
+  /** exactly this file, such as a .gguf */
+  file: string | undefined
+  /** where in the repository the pipeline, or the one part that is wanted, lies */
+  subfolder: string | undefined
+  /** e.g. "fp16": weight files of this name are preferred */
+  variant: string | undefined
+}
+
+/** Gives a local path for a file of the repository whose content decides what else is needed. */
+export type Obtain = (name: string) => Promise<string>
+
+/**
+ * Chooses among the paths of a repository's files.
+ * @returns the needed files, and as `model` the one .gguf that is the model, or '' if all of them together are
+ * @throws KandinskyError `FILE_NOT_FOUND` saying what the repository lacks, `BAD_FILE`
+ */
+export async function chooseFiles(
+  names: string[],
+  wanted: Wanted,
+  obtain: Obtain,
+): Promise<{ files: string[]; model: string }> {
+  const { id, file, subfolder } = wanted
+  const base = subfolder ? `${subfolder}/` : ''
+  const ggufs = names.filter((name) => name.startsWith(base) && /\.gguf$/i.test(name))
+  if (file !== undefined && !names.includes(file)) throw missing(`${id} has no file ${file}`, ggufs)
+  if (file !== undefined) return { files: [file], model: file }
+  const isPipeline = names.includes(`${base}model_index.json`)
+  if (!isPipeline && ggufs.length > 1) throw missing(`${id} needs a file name, as "${id}:${ggufs[0]}"`, ggufs)
+  if (!isPipeline && ggufs.length === 1) return { files: ggufs, model: ggufs[0]! }
+  if (!isPipeline && !subfolder && !(await isSingleNetwork(names, obtain)))
+    throw missing(`${id} has neither a model_index.json nor a .gguf file`, names)
+  const folders = isPipeline
+    ? (await partsOf(`${base}model_index.json`, obtain)).map((part) => base + part)
+    : [subfolder ?? '.']
+  // Texts of all folders: 2.1 has a ddpm_scheduler that its model_index.json does not name.
+  const isText = (name: string) =>
+    /^([^/]+\/)?[^/]+\.(json|txt|model)$/.test(name) && !/\.index(\.[^/]+)?\.json$/.test(name)
+  const files = names.filter((name) => name.startsWith(base) && isText(name.slice(base.length)))
+  if (names.includes('README.md')) files.push('README.md')
+  for (const folder of folders) files.push(...(await weightFiles(folder, names, wanted, obtain)))
+  return { files, model: '' }
+}
+
+function missing(what: string, names: string[]): KandinskyError {
+  const others = names.length > 0 ? `; it has ${names.slice(0, 20).join(', ')}${names.length > 20 ? ' …' : ''}` : ''
+  return new KandinskyError('FILE_NOT_FOUND', what + others)
+}
+
+/** Keys of a model_index.json that name a part: `"unet": ["diffusers", "UNet2DConditionModel"]`, not `[null, null]`. */
+async function partsOf(index: string, obtain: Obtain): Promise<string[]> {
+  const text = await readFile(await obtain(index), 'utf8')
+  try {
+    const entries = Object.entries(JSON.parse(text) as object)
+    return entries.filter(([, value]) => Array.isArray(value) && typeof value[1] === 'string').map(([name]) => name)
+  } catch (cause) {
+    throw new KandinskyError('BAD_FILE', `${index} is not valid JSON`, { cause })
+  }
+}
+
+/** Told by the config, so that nothing large is downloaded in vain. */
+async function isSingleNetwork(names: string[], obtain: Obtain): Promise<boolean> {
+  if (!names.includes('config.json')) return false
+  return singleNetwork(await readFile(await obtain('config.json'), 'utf8'), 'config.json') !== undefined
+}
+
+/** The weights of one part; only networks have a file called config.json. */
+async function weightFiles(folder: string, names: string[], { id, variant }: Wanted, obtain: Obtain) {
+  const inside = names.filter((name) => dirname(name) === folder).map((name) => basename(name))
+  if (inside.length === 0) throw missing(`${id} has no files in ${folder}`, [])
+  if (!inside.includes('config.json')) return []
+  const { file, sharded } = chooseWeights(inside, `${id}/${folder}`, variant)
+  const shards = sharded ? new Set((await readIndex(await obtain(join(folder, file)))).values()) : []
+  for (const shard of shards) if (!inside.includes(shard)) throw missing(`${id} has no file ${folder}/${shard}`, [])
+  return [file, ...shards].map((name) => join(folder, name))
+}

@@ -1,0 +1,42 @@
+import type { Component } from '../checkpoint/pipeline-files.js'
+import { KandinskyError } from '../errors.js'
+import { binding, type TensorSource, type WeightType } from '../native.js'
+import { type Rule, targetType } from './policy.js'
+
+/**
+ * The weights that a component's network has, where they lie and what they become. Tensors that the network does not
+ * use (position_ids of old transformers, MoVQ's codebook) are left out.
+ *
+ * @throws KandinskyError `UNSUPPORTED_MODEL` for a class or config that the engine lacks, `BAD_FILE` for a missing
+ *   tensor, `SHAPE_MISMATCH` where config and weights disagree
+ */
+export function tensorSources(component: Component, weights?: WeightType, rules?: readonly Rule[]): TensorSource[] {
+  const { name: owner, className, config } = component
+  const stored = new Map(component.tensors.map((tensor) => [tensor.name, tensor]))
+  return binding()
+    .describeNetwork(className, owner, config)
+    .map(({ name, shape }) => {
+      const tensor = stored.get(name)
+      if (!tensor)
+        throw new KandinskyError('BAD_FILE', `${whereOf(component)} lacks ${owner}.${name}, which its config asks for`)
+      if (!sameWhenPacked(tensor.shape, shape))
+        throw new KandinskyError(
+          'SHAPE_MISMATCH',
+          `Expected shape [${shape.join(', ')}] for ${owner}.${name} by its config but ${tensor.path} has [${tensor.shape.join(', ')}]`,
+        )
+      return { ...tensor, target: targetType(className, owner, tensor, weights, rules) }
+    })
+}
+
+function whereOf({ tensors, name }: Component): string {
+  return tensors[0]?.path ?? `The empty component ${name}`
+}
+
+/** Our GGUF files hold convolution kernels [out, in, kh, kw] as matrices [out, kh*kw*in]. */
+function sameWhenPacked(a: readonly number[], b: readonly number[]): boolean {
+  return packed(a).join() === packed(b).join()
+}
+
+function packed(shape: readonly number[]): readonly number[] {
+  return shape.length === 4 ? [shape[0]!, shape[1]! * shape[2]! * shape[3]!] : shape
+}

@@ -1,0 +1,24 @@
+// What reading prompts takes, whatever the text encoder.
+import type { Tokenizer } from '../../tokenizers/tokenizer.js'
+
+/** Tells which part of each prompt the text encoder does not see. */
+export function warnTruncated(
+  reader: string,
+  { modelMaxLength }: Tokenizer,
+  truncated: readonly (string | undefined)[],
+): void {
+  for (const [i, removed] of truncated.entries())
+    if (removed !== undefined)
+      process.emitWarning(
+        `${reader} reads ${modelMaxLength} tokens; this part of prompt ${i} was cut off: ${removed}`,
+        'KandinskyWarning',
+      )
+}
+
+/** Rows of equal length as one tensor of integers. */
+export function integers(rows: Int32Array[]): { data: Int32Array; shape: number[] } {
+  const width = rows[0]?.length ?? 0
+  const data = new Int32Array(rows.length * width)
+  for (const [i, row] of rows.entries()) data.set(row, i * width)
+  return { data, shape: [rows.length, width] }
+}

@@ -1,0 +1,55 @@
+// How the 2.1 decoders read their prompts: MultilingualCLIP's hidden states are conditioning tokens of the UNet, its
+// pooled embedding is added to the time embedding (diffusers' KandinskyPipeline._encode_prompt).
+//
+// Easy to get wrong: rows are filled up to 77 tokens and the UNet attends to the padding, too.
+import { invalid, KandinskyError } from '../../errors.js'
+import { repeatRows, type Tensor } from '../../tensor.js'
+import { expectOneOrEach, expectPrompts } from '../call/options.js'
+import { integers, warnTruncated } from '../call/prompts.js'
+import type { DecoderComponents, DecoderJob } from './decoder.js'
+
+export interface PromptOptions {
+  /** one prompt for all embeddings, or one per embedding */
+  prompt: string | string[]
+  /** what the picture should not show; as many as prompts, default `''`. Not read where guidance is off */
+  negativePrompt?: string | string[] | undefined
+}
+
+export const promptOptionNames = ['prompt', 'negativePrompt']
+
+/**
+ * The job with its prompts, which are encoded before anything else.
+ * @throws KandinskyError `INVALID_ARGUMENT`, `SHAPE_MISMATCH` for other numbers of prompts
+ */
+export function withPrompts<Job extends DecoderJob>(
+  { textEncoder, tokenizer }: DecoderComponents,
+  { prompt, negativePrompt }: PromptOptions,
+  job: Job,
+): Job {
+  if (!textEncoder || !tokenizer)
+    throw new KandinskyError('INVALID_ARGUMENT', 'Expected components with a textEncoder and a tokenizer')
+  const prompts = expectPrompts('prompt', prompt)
+  const negatives = negativePrompt === undefined ? undefined : expectPrompts('negativePrompt', negativePrompt)
+  expectOneOrEach('prompt', prompts.length, 'embedding', job.embeddings)
+  if (negatives && negatives.length !== prompts.length)
+    throw invalid('negativePrompt', `as many negative prompts as prompts (${prompts.length})`, negativePrompt)
+
+  const encode = async (texts: string[], warn: boolean): Promise<Record<string, Tensor>> => {
+    const { inputIds, attentionMask, truncated } = tokenizer.encode(texts)
+    if (warn) warnTruncated('MultilingualCLIP', tokenizer, truncated)
+    const inputs = { input_ids: integers(inputIds), attention_mask: integers(attentionMask) }
+    const { text_embeds, last_hidden_state } = await textEncoder.run('forward', inputs, { signal: job.signal })
+    const perPicture = (tensor: Tensor) => repeatRows(tensor, job.latentShape[0]! / texts.length)
+    return { text_embeds: perPicture(text_embeds!), encoder_hidden_states: perPicture(last_hidden_state!) }
+  }
+  return {
+    ...job,
+    prompts: prompts.map((text, i) => ({ prompt: text, negativePrompt: negatives?.[i] })),
+    begin: async () => {
+      const conditioning = await encode(prompts, true)
+      const uncond = negatives ?? prompts.map(() => '')
+      const negativeConditioning = job.guidanceScale > 1 ? await encode(uncond, false) : {}
+      return { ...(await job.begin()), conditioning, negativeConditioning }
+    },
+  }
+}

@@ -1,0 +1,17 @@
+// Repaints the masked part of a picture with the Kandinsky 2.2 decoder, after diffusers'
+// pipeline_kandinsky2_2_inpainting.py. White is repainted.
+
+import { type InpaintStartOptions, inpaintStart } from '../sampling/inpaint-start.js'
+import { type DecoderJob, DecoderPipeline, type DecodingOptions, decodingOptionNames } from './decoder.js'
+
+export interface InpaintOptions extends DecodingOptions, InpaintStartOptions {}
+
+export class KandinskyV22InpaintPipeline extends DecoderPipeline<InpaintOptions> {
+  static readonly task = { name: 'inpainting with Kandinsky 2.2', additionEmbedType: 'image', inChannels: 9 }
+  readonly optionNames = [...decodingOptionNames, 'image', 'maskImage', 'latents']
+
+  async check(options: InpaintOptions, embeddings: number): Promise<DecoderJob> {
+    const call = this.checkDecoding(options, embeddings)
+    return { ...call, begin: await inpaintStart(this.components.movq, options, call, true) }
+  }
+}

@@ -1,0 +1,16 @@
+// Image embedding to picture with the Kandinsky 2.2 decoder, after diffusers' pipeline_kandinsky2_2.py.
+
+import { type LatentsOption, noiseStart } from '../sampling/noise-start.js'
+import { type DecoderJob, DecoderPipeline, type DecodingOptions, decodingOptionNames } from './decoder.js'
+
+export interface TextToImageOptions extends DecodingOptions, LatentsOption {}
+
+export class KandinskyV22Pipeline extends DecoderPipeline<TextToImageOptions> {
+  static readonly task = { name: 'text-to-image with Kandinsky 2.2', additionEmbedType: 'image', inChannels: 4 }
+  readonly optionNames = [...decodingOptionNames, 'latents']
+
+  async check(options: TextToImageOptions, embeddings: number): Promise<DecoderJob> {
+    const call = this.checkDecoding(options, embeddings)
+    return { ...call, begin: noiseStart(call, options) }
+  }
+}

@@ -1,0 +1,328 @@
+// What the priors share (unCLIP: text to CLIP image embedding), after diffusers' pipeline_kandinsky2_2_prior.py.
+import { invalid, KandinskyError } from '../../errors.js'
+import type { ImageInput, RawImage } from '../../images/image.js'
+import { type ClipProcessorConfig, clipPreprocess, resolveImages } from '../../images/processing.js'
+import type { Model } from '../../networks/network.js'
+import { Generator, type RandomSource, randnTensor } from '../../random.js'
+import type { Scheduler } from '../../schedulers/scheduler.js'
+import { concatRows, elementCount, repeatRows, sliceRows, Tensor, tileRows } from '../../tensor.js'
+import type { ClipTokenizer } from '../../tokenizers/clip.js'
+import type { CallDefaults } from '../call/defaults.js'
+import {
+  expectGenerator,
+  expectInteger,
+  expectNumber,
+  expectOptions,
+  expectPrompts,
+  expectTensor,
+  maxImages,
+} from '../call/options.js'
+import { type CallOptions, callOptionNames, checkCallOptions, StepReporter } from '../call/progress.js'
+import { loadPriorComponents, openSide, type PretrainedOptions } from '../loading/load.js'
+import { guide, scaledNoise } from '../sampling/denoise.js'
+import { encodeText, joinText } from './prior-text.js'
+
+/** What every call of a prior takes. */
+export interface PriorCallOptions extends CallOptions {
+  /** one prompt or a batch */
+  prompt: string | string[]
+  /**
+   * What the image should not show. `''` is not the same as leaving it out: any negative prompt makes the prior compute
+   * an embedding for it (twice the work), otherwise the embedding of an all-zero image stands for it.
+   */
+  negativePrompt?: string | string[] | undefined
+  /** images per prompt, default 1 */
+  numImagesPerPrompt?: number | undefined
+  /** denoising steps, default 25 */
+  numInferenceSteps?: number | undefined
+  /** classifier-free guidance, off up to 1; default 4 */
+  guidanceScale?: number | undefined
+  /** source of noise, or one per row; default: a randomly seeded one */
+  generator?: RandomSource | RandomSource[] | undefined
+}
+
+export interface PriorOptions extends PriorCallOptions {
+  /** initial noise [rows, embeddingDim] instead of a drawn one; rows double when there is a negative prompt */
+  latents?: Tensor | undefined
+}
+
+/**
+ * Embeddings can be kept and mixed: `JSON.stringify` and `Tensor.from` take them to a file and back without loss.
+ */
+export interface PriorResult {
+  /** [prompts * numImagesPerPrompt, embeddingDim] */
+  imageEmbeds: Tensor
+  /** same shape; the embeddings of the negative prompts, or of an all-zero image */
+  negativeImageEmbeds: Tensor
+}
+
+export interface InterpolateOptions extends Omit<PriorOptions, 'prompt' | 'negativePrompt'> {
+  /** negative prompt of the prior runs for the strings */
+  negativePriorPrompt?: string | undefined
+  /** prompt whose embedding becomes `negativeImageEmbeds`; `''` stands for an all-zero image's embedding */
+  negativePrompt?: string | undefined
+}
+
+/** A string is a prompt; an image is anything else that `loadImage` takes, or preprocessed pixels [1, 3, size, size]. */
+export type ImageOrPrompt = string | Exclude<ImageInput, string> | Tensor
+
+export interface PriorComponents {
+  prior: Model
+  textEncoder: Model
+  /** only needed for image inputs, and for the zero image when the checkpoint does not store its embedding */
+  imageEncoder?: Model | undefined
+  tokenizer: ClipTokenizer
+  scheduler: Scheduler
+  imageProcessor?: ClipProcessorConfig | undefined
+  /** the checkpoint's own, before those of the reference */
+  defaults?: CallDefaults | undefined
+  /** [1, embeddingDim]: what the image encoder makes of an all-zero tensor; stored by `convert` */
+  zeroImageEmbeds?: Tensor | undefined
+}
+
+export const priorCallOptionNames = [
+  ...['prompt', 'negativePrompt', 'numImagesPerPrompt', 'numInferenceSteps', 'guidanceScale', 'generator'],
+  ...callOptionNames,
+]
+const textOptionNames = [...priorCallOptionNames, 'latents']
+const interpolateOptionNames = [...textOptionNames.filter((name) => name !== 'prompt'), 'negativePriorPrompt']
+
+/** The checked options of one run. */
+export interface PriorCall extends CallOptions {
+  prompts: string[]
+  negatives: string[] | undefined
+  /** images per prompt */
+  count: number
+  /** (prompts + negatives) * count */
+  rows: number
+  steps: number
+  guidanceScale: number
+  generator: RandomSource | RandomSource[]
+  /** this run's own, its timesteps set */
+  scheduler: Scheduler
+}
+
+export abstract class PriorPipeline {
+  scheduler: Scheduler
+  readonly components: PriorComponents
+  #zeroImageEmbeds: Tensor | undefined
+
+  constructor(components: PriorComponents) {
+    this.components = components
+    this.scheduler = components.scheduler
+    this.#zeroImageEmbeds = components.zeroImageEmbeds
+  }
+
+  /**
+   * @param source a .gguf file, a folder of them, a folder in the Hugging Face layout, or a hub id; it may hold a decoder
+   *   too
+   * @throws KandinskyError `FILE_NOT_FOUND`, `BAD_FILE`, `UNSUPPORTED_MODEL`, `DEVICE_UNAVAILABLE`, `OUT_OF_MEMORY`
+   */
+  static async fromPretrained<Pipeline>(
+    this: new (
+      components: PriorComponents,
+    ) => Pipeline,
+    source: string,
+    options: Omit<PretrainedOptions, 'tiling'> = {},
+  ): Promise<Pipeline> {
+    const checkpoint = await openSide(source, 'prior', options)
+    return new this(await loadPriorComponents(checkpoint, options))
+  }
+
+  /**
+   * Weighted sum of the embeddings of texts and images.
+   *
+   * Every string costs one run of the prior from noise, in order, all from the same generator; one more run makes the
+   * negative embedding. Weights are used as they are, not normalised.
+   */
+  async interpolate(
+    imagesAndPrompts: readonly ImageOrPrompt[],
+    weights: readonly number[],
+    options: InterpolateOptions = {},
+  ): Promise<PriorResult> {
+    expectOptions(options, interpolateOptionNames)
+    if (!Array.isArray(imagesAndPrompts) || imagesAndPrompts.length === 0)
+      throw invalid('imagesAndPrompts', 'a non-empty array of strings and images', imagesAndPrompts)
+    if (!Array.isArray(weights) || weights.length !== imagesAndPrompts.length)
+      throw invalid('weights', `an array of ${imagesAndPrompts.length} numbers, one per item`, weights)
+    for (const [i, weight] of weights.entries()) expectNumber(`weights[${i}]`, weight)
+    const { negativePriorPrompt, negativePrompt, ...shared } = options
+    if (negativePrompt !== undefined && typeof negativePrompt !== 'string')
+      throw invalid('negativePrompt', 'a string', negativePrompt)
+    const call = { ...shared, generator: shared.generator ?? new Generator(), negativePrompt: negativePriorPrompt }
+    this.checkText({ ...call, prompt: '' })
+    const items = await Promise.all(imagesAndPrompts.map((item) => this.#resolve(item, shared.signal)))
+
+    let sum: Tensor | undefined
+    for (const [i, item] of items.entries()) {
+      const embeds =
+        typeof item === 'string'
+          ? (await this.embedText({ ...call, prompt: item })).imageEmbeds
+          : tileRows(await this.encodeImage(item, shared.signal), shared.numImagesPerPrompt ?? 1)
+      sum = addWeighted(sum, embeds, weights[i]!, `imagesAndPrompts[${i}]`)
+    }
+    return { imageEmbeds: sum!, negativeImageEmbeds: await this.negativeEmbeds(negativePrompt, call, sum!.shape) }
+  }
+
+  /** CLIP embedding [n, embeddingDim] of an image, or of preprocessed pixels [n, 3, size, size]. */
+  async encodeImage(image: ImageInput | readonly ImageInput[] | Tensor, signal?: AbortSignal): Promise<Tensor> {
+    const encoder = this.#imageEncoder('an image input')
+    const pixels = image instanceof Tensor ? image : await this.#preprocess(image, signal)
+    return (await encoder.run('forward', { pixel_values: pixels }, { signal })).image_embeds!
+  }
+
+  /** The embedding [1, embeddingDim] of an all-zero pixel tensor (not of a black image), computed at most once. */
+  async zeroImageEmbeds(signal?: AbortSignal): Promise<Tensor> {
+    if (!this.#zeroImageEmbeds) {
+      const encoder = this.#imageEncoder(
+        'text-to-image without a negative prompt (this file stores no zero-image embedding)',
+      )
+      const size = Number(encoder.config.image_size ?? 224)
+      const shape = [1, 3, size, size]
+      const zeros = new Tensor(new Float32Array(elementCount(shape)), shape)
+      this.#zeroImageEmbeds = (await encoder.run('forward', { pixel_values: zeros }, { signal })).image_embeds!
+    }
+    return this.#zeroImageEmbeds
+  }
+
+  /** Waits for running calls, then frees every network. Later calls reject with `DISPOSED`. */
+  async dispose(): Promise<void> {
+    const { prior, textEncoder, imageEncoder } = this.components
+    await Promise.all([textEncoder, prior, imageEncoder].map((model) => model?.dispose()))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose()
+  }
+
+  /** Checks what every call of a prior takes and resolves its defaults. */
+  protected checkCall(options: PriorCallOptions): PriorCall {
+    const prompts = expectPrompts('prompt', options.prompt)
+    const negatives =
+      options.negativePrompt === undefined ? undefined : expectPrompts('negativePrompt', options.negativePrompt)
+    if (negatives && negatives.length !== prompts.length)
+      throw invalid('negativePrompt', `as many negative prompts as prompts (${prompts.length})`, options.negativePrompt)
+    const count = expectInteger('numImagesPerPrompt', options.numImagesPerPrompt ?? 1, 1, maxImages)
+    const rows = (prompts.length + (negatives?.length ?? 0)) * count
+    const { defaults = {} } = this.components
+    const wanted = options.numInferenceSteps ?? defaults.numInferenceSteps ?? 25
+    const steps = expectInteger('numInferenceSteps', wanted, 1, 1000)
+    const guidanceScale = expectNumber('guidanceScale', options.guidanceScale ?? defaults.guidanceScale ?? 4)
+    const generator = expectGenerator(options.generator, rows)
+    const scheduler = this.scheduler.clone()
+    scheduler.setTimesteps(steps)
+    const call = checkCallOptions(options)
+    return { ...call, prompts, negatives, count, rows, steps, guidanceScale, generator, scheduler }
+  }
+
+  /** Checks the options of a run that starts from noise. */
+  protected checkText(options: PriorOptions): PriorCall & { latents: Tensor | undefined } {
+    expectOptions(options, textOptionNames)
+    const call = this.checkCall(options)
+    const { latents } = options
+    return { ...call, latents: latents && expectTensor('latents', latents, [call.rows, this.dimensions]) }
+  }
+
+  /** Text to embedding, from noise. */
+  protected async embedText(options: PriorOptions): Promise<PriorResult> {
+    const { latents, ...call } = this.checkText(options)
+    const { scheduler, rows, generator } = call
+    return this.run(call, scheduler.timesteps, () =>
+      scaledNoise(latents ?? randnTensor([rows, this.dimensions], generator), scheduler),
+    )
+  }
+
+  /** The negative embedding of `interpolate`. */
+  protected async negativeEmbeds(
+    negativePrompt: string | undefined,
+    call: Omit<PriorOptions, 'prompt'>,
+    _shape: readonly number[],
+  ): Promise<Tensor> {
+    const { imageEmbeds, negativeImageEmbeds } = await this.embedText({ ...call, prompt: negativePrompt ?? '' })
+    return negativePrompt ? imageEmbeds : negativeImageEmbeds
+  }
+
+  /** The prior's loop over `timesteps`, from what `start` gives once the texts are encoded. */
+  protected async run(
+    call: PriorCall,
+    timesteps: readonly number[],
+    start: () => Tensor | Promise<Tensor>,
+  ): Promise<PriorResult> {
+    const { prior } = this.components
+    const { negatives, rows, signal } = call
+    const text = await this.#encodeTexts(call)
+    const first = await start()
+    const embeds = await this.#loop(call, timesteps, text, first).finally(() => prior.releaseWeights())
+    if (negatives)
+      return { imageEmbeds: sliceRows(embeds, 0, rows / 2), negativeImageEmbeds: sliceRows(embeds, rows / 2, rows) }
+    return { imageEmbeds: embeds, negativeImageEmbeds: repeatRows(await this.zeroImageEmbeds(signal), rows) }
+  }
+
+  async #loop(
+    call: PriorCall,
+    timesteps: readonly number[],
+    text: Awaited<ReturnType<typeof encodeText>>,
+    first: Tensor,
+  ): Promise<Tensor> {
+    const { prior } = this.components
+    const { scheduler, guidanceScale, generator, signal } = call
+    const guided = guidanceScale > 1
+    let latents = first
+    const reporter = new StepReporter('prior', timesteps.length, call)
+    for (const [index, timestep] of timesteps.entries()) {
+      reporter.check()
+      const hidden_states = guided ? concatRows([latents, latents]) : latents
+      const inputs = { ...text, hidden_states, timestep: new Tensor(new Float32Array([timestep]), [1]) }
+      const output = (await prior.run('forward', inputs, { signal })).predicted_image_embedding!
+      const predicted = guided ? guide(output, guidanceScale) : output
+      const prevTimestep = timesteps[index + 1]
+      latents = scheduler.step(predicted, timestep, latents, { generator, prevTimestep }).prevSample
+      latents = await reporter.report(index, timestep, latents)
+    }
+    return (await prior.run('post_process', { latents }, { signal })).image_embeds!
+  }
+
+  /** Length of an embedding. */
+  protected get dimensions(): number {
+    return Number(this.components.prior.config.embedding_dim ?? 768)
+  }
+
+  /** The texts of a run, unconditional ones first where guidance is on. */
+  async #encodeTexts({ prompts, negatives, count, guidanceScale, signal }: PriorCall) {
+    // A negative prompt runs as a prompt of its own in the same batch: its result is the negative embedding.
+    const texts = negatives ? [...prompts, ...negatives] : prompts
+    const text = await encodeText(this.components, texts, { count, warn: true, signal })
+    if (guidanceScale <= 1) return text
+    const uncond = negatives ? [...negatives, ...negatives] : texts.map(() => '')
+    return joinText(await encodeText(this.components, uncond, { count, warn: false, signal }), text)
+  }
+
+  /** Loads an image of `interpolate`; prompts stay as they are. */
+  async #resolve(item: ImageOrPrompt, signal?: AbortSignal): Promise<string | RawImage | Tensor> {
+    if (typeof item === 'string') return item
+    this.#imageEncoder('an image input')
+    if (item instanceof Tensor) return expectTensor('imagesAndPrompts', item, [null, 3, null, null])
+    return (await resolveImages(item, { signal }))[0]!
+  }
+
+  async #preprocess(image: ImageInput | readonly ImageInput[], signal?: AbortSignal): Promise<Tensor> {
+    const { imageProcessor } = this.components
+    if (!imageProcessor)
+      throw new KandinskyError('UNSUPPORTED_MODEL', 'This checkpoint has no image_processor/preprocessor_config.json')
+    return clipPreprocess(image, imageProcessor, { signal })
+  }
+
+  #imageEncoder(purpose: string): Model {
+    const { imageEncoder } = this.components
+    if (imageEncoder) return imageEncoder
+    throw new KandinskyError('UNSUPPORTED_MODEL', `Expected a checkpoint with an image_encoder for ${purpose}`)
+  }
+}
+
+/** sum + weight * embeds in float32. */
+function addWeighted(sum: Tensor | undefined, embeds: Tensor, weight: number, name: string): Tensor {
+  if (sum) expectTensor(name, embeds, sum.shape)
+  const factor = Math.fround(weight)
+  const data = embeds.data.map((value, i) => Math.fround(value * factor) + (sum?.data[i] ?? 0))
+  return new Tensor(data, embeds.shape)
+}

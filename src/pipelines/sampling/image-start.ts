@@ -1,0 +1,99 @@
+// How image-to-image begins: the picture's latents with as much noise as `strength` leaves to remove.
+import { KandinskyError } from '../../errors.js'
+import type { RawImage } from '../../images/image.js'
+import { countImages, preprocessImage, resolveImages, type TensorOrImage } from '../../images/processing.js'
+import type { Model } from '../../networks/network.js'
+import { randnTensor } from '../../random.js'
+import type { Scheduler } from '../../schedulers/scheduler.js'
+import { concatRows, repeatRows, rowsOf, sameShape, Tensor, tileRows } from '../../tensor.js'
+import { expectOneOrEach } from '../call/options.js'
+import { type CheckedCall, type DecoderJob, latentChannels } from '../kandinsky2/decoder.js'
+import { startAt } from './denoise.js'
+
+export interface ImageStartOptions {
+  /**
+   * What to start from: a picture (resized), a tensor [3, h, w] or [n, 3, h, w] in [-1, 1] or in [0, 1], or latents
+   * [n, 4, height / 8, width / 8]; or an array of these. One for all embeddings, or one per embedding
+   */
+  image: TensorOrImage | readonly TensorOrImage[]
+  /** how far to go from the picture, 0 to 1: the share of the steps that run; default 0.3 */
+  strength?: number | undefined
+}
+
+/** A level of noise: that of a timestep in the schedule of a scheduler. */
+export interface NoiseLevel {
+  scheduler: Scheduler
+  timestep: number
+}
+
+/**
+ * Checks and loads the image of a call; `begin` encodes it and adds noise.
+ *
+ * Embeddings that share one image share its noise, too, as in the reference (unless every picture has a generator of its
+ * own): what differs between their pictures comes from the embeddings.
+ *
+ * @param noiseLevel how much noise to add; default: what the run's first timestep expects
+ */
+export async function imageStart(
+  movq: Model,
+  { image, strength = 0.3 }: ImageStartOptions,
+  call: CheckedCall,
+  noiseLevel?: (strength: number) => NoiseLevel,
+): Promise<Pick<DecoderJob, 'begin' | 'recipe'>> {
+  const { scheduler, count, steps, embeddings, generator, latentShape, signal } = call
+  const index = startAt(steps, strength, scheduler)
+  const images = await resolveImages(image, { signal })
+  expectImages(images, call, latentChannels(movq))
+  scheduler.setBeginIndex(index)
+  const timesteps = scheduler.timesteps.slice(index)
+  const level = noiseLevel?.(strength) ?? { scheduler, timestep: timesteps[0]! }
+  const begin = async () => {
+    const perImage = repeatRows(await imageLatents(movq, images, call), count)
+    const shared = (tensor: Tensor) => tileRows(tensor, (embeddings * count) / tensor.shape[0]!)
+    const ownNoise = Array.isArray(generator) && generator.length > 1
+    const noise = randnTensor(ownNoise ? latentShape : perImage.shape, generator)
+    return { timesteps, latents: level.scheduler.addNoise(shared(perImage), shared(noise), [level.timestep]) }
+  }
+  return { begin, recipe: { strength } }
+}
+
+function expectImages(images: (RawImage | Tensor)[], { embeddings, latentShape }: CheckedCall, channels: number) {
+  expectOneOrEach('image', countImages(images), 'embedding', embeddings)
+  const shape = latentShape.slice(1)
+  for (const image of images)
+    if (image instanceof Tensor && image.shape[1] === channels && !sameShape(image.shape.slice(1), shape))
+      throw new KandinskyError(
+        'SHAPE_MISMATCH',
+        `Expected latents of shape [n, ${shape.join(', ')}] for image but received [${image.shape.join(', ')}]`,
+      )
+}
+
+async function imageLatents(
+  movq: Model,
+  images: (RawImage | Tensor)[],
+  { height, width, signal }: CheckedCall,
+): Promise<Tensor> {
+  const inputs = await Promise.all(images.map((image) => preprocessImage(image, { height, width, signal })))
+  return encodeImages(movq, inputs, signal)
+}
+
+/**
+ * MoVQ latents of pictures [n, 3, h, w] in [-1, 1], encoded one at a time; one that repeats its predecessor is not
+ * encoded again, and latents stay as they are.
+ */
+export async function encodeImages(movq: Model, pictures: readonly Tensor[], signal?: AbortSignal): Promise<Tensor> {
+  const latents: Tensor[] = []
+  let previous: Tensor | undefined
+  for (const sample of pictures.flatMap(rowsOf)) {
+    if (sample.shape[1] === latentChannels(movq)) latents.push(sample)
+    else if (previous && sameBytes(previous.data, sample.data)) latents.push(latents.at(-1)!)
+    else latents.push((await movq.run('encode', { sample }, { signal })).latents!)
+    previous = sample
+  }
+  return concatRows(latents)
+}
+
+function sameBytes(a: Float32Array, b: Float32Array): boolean {
+  const bytes = (array: Float32Array) => Buffer.from(array.buffer, array.byteOffset, array.byteLength)
+  return bytes(a).equals(bytes(b))
+}
