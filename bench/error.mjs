@@ -9,7 +9,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { openCheckpoint } from '../dist/checkpoint/open.js'
-import { Model } from '../dist/networks/network.js'
+import { Network } from '../dist/networks/network.js'
 import { Tensor } from '../dist/tensor.js'
 import { publishedConfigs } from '../scripts/published-configs.mjs'
 
@@ -43,7 +43,7 @@ const inputs = {
 report('torch bf16', read('bfloat16'))
 const component = await (await openCheckpoint(folder)).component('unet')
 for (const weights of values.weights) {
-  const model = new Model(component, { device: 'cpu', weights, packing: values.packing })
+  const model = new Network(component, { device: 'cpu', weights, packing: values.packing })
   report(`ours ${weights}`, (await model.run('forward', inputs)).sample.data)
   await model.dispose()
 }

@@ -1,7 +1,7 @@
 // One side of bench.mjs: loads one network and runs one step for every line "step".
 import { createInterface } from 'node:readline'
 import { openCheckpoint } from '../dist/checkpoint/open.js'
-import { Model } from '../dist/networks/network.js'
+import { Network } from '../dist/networks/network.js'
 import { Generator } from '../dist/random.js'
 import { Tensor } from '../dist/tensor.js'
 
@@ -13,7 +13,7 @@ const latent = Number(pixels) / 8
 const started = performance.now()
 const checkpoint = await openCheckpoint(file)
 const [component] = await checkpoint.components()
-const model = new Model(await checkpoint.component(component), {
+const model = new Network(await checkpoint.component(component), {
   device,
   threads: Number(threads) || undefined,
   packing,

@@ -8,7 +8,9 @@ import type { Checkpoint, Component } from './checkpoint/pipeline-files.js'
 import { invalid, KandinskyError } from './errors.js'
 import { resolveSource } from './hub/resolve.js'
 import { binding, type TensorSource, type WeightType } from './native.js'
-import { cancellable, checkThreads, Model } from './networks/network.js'
+import { cancellable } from './networks/cancellable.js'
+import { checkThreads } from './networks/devices.js'
+import { Network } from './networks/network.js'
 import { checkWeightType, type Rule } from './networks/policy.js'
 import { tensorSources } from './networks/sources.js'
 import { Tensor } from './tensor.js'
@@ -167,7 +169,7 @@ async function zeroImageEmbeds(
 }
 
 async function embedZeros(component: Component, { device, threads, signal }: ConvertOptions): Promise<number[]> {
-  const encoder = new Model(component, { device, threads })
+  const encoder = new Network<'CLIPVisionModelWithProjection'>(component, { device, threads })
   try {
     const side = Number(component.config.image_size ?? 224)
     const zeros = new Tensor(new Float32Array(3 * side * side), [1, 3, side, side])

@@ -1,51 +1,33 @@
-export { type ConvertOptions, convert } from './convert.js'
+export { type ConvertOptions, type ConvertResult, convert } from './convert.js'
 export { KandinskyError, type KandinskyErrorCode } from './errors.js'
-export { type ImageInput, loadImage, makeImageGrid, RawImage, readRecipe } from './images/image.js'
-export type { DeviceInfo, WeightType } from './native.js'
-export { listDevices } from './networks/network.js'
-export { AutoPipelineForImage2Image, AutoPipelineForInpainting, AutoPipelineForText2Image } from './pipelines/auto.js'
+export {
+  type ImageFormat,
+  type ImageInput,
+  type LoadImageOptions,
+  loadImage,
+  makeImageGrid,
+  RawImage,
+  readRecipe,
+} from './images/image.js'
+export type { Recipe } from './images/recipe.js'
+export type { DeviceInfo, Packing, Tiling, WeightType } from './native.js'
+export { listDevices } from './networks/devices.js'
+export type { Rule } from './networks/policy.js'
+export {
+  AutoPipeline,
+  AutoPipelineForImage2Image,
+  AutoPipelineForInpainting,
+  AutoPipelineForText2Image,
+  type AutoPretrainedOptions,
+} from './pipelines/auto.js'
 export type { CallbackOnStepEnd, CallOptions, OnStep, StepEvent } from './pipelines/call/progress.js'
 export { DepthEstimator, type DepthResult } from './pipelines/depth-estimator.js'
-export type { CombinedOptions } from './pipelines/kandinsky2/combined.js'
-export type { DecodingOptions, Embeds, ImageResult, OutputType } from './pipelines/kandinsky2/decoder.js'
-export { makeHint } from './pipelines/kandinsky2/hint.js'
-export { type KandinskyOptions, KandinskyPipeline } from './pipelines/kandinsky2/kandinsky.js'
-export {
-  KandinskyCombinedPipeline,
-  KandinskyImg2ImgCombinedPipeline,
-  KandinskyInpaintCombinedPipeline,
-} from './pipelines/kandinsky2/kandinsky-combined.js'
-export { type KandinskyImg2ImgOptions, KandinskyImg2ImgPipeline } from './pipelines/kandinsky2/kandinsky-img2img.js'
-export { type KandinskyInpaintOptions, KandinskyInpaintPipeline } from './pipelines/kandinsky2/kandinsky-inpaint.js'
-export { KandinskyPriorPipeline } from './pipelines/kandinsky2/kandinsky-prior.js'
-export { KandinskyV22Pipeline, type TextToImageOptions } from './pipelines/kandinsky2/kandinsky-v22.js'
-export {
-  KandinskyV22CombinedPipeline,
-  KandinskyV22Img2ImgCombinedPipeline,
-  KandinskyV22InpaintCombinedPipeline,
-} from './pipelines/kandinsky2/kandinsky-v22-combined.js'
-export {
-  type ControlnetOptions,
-  KandinskyV22ControlnetPipeline,
-} from './pipelines/kandinsky2/kandinsky-v22-controlnet.js'
-export {
-  type ControlnetImg2ImgOptions,
-  KandinskyV22ControlnetImg2ImgPipeline,
-} from './pipelines/kandinsky2/kandinsky-v22-controlnet-img2img.js'
-export { type Img2ImgOptions, KandinskyV22Img2ImgPipeline } from './pipelines/kandinsky2/kandinsky-v22-img2img.js'
-export { type InpaintOptions, KandinskyV22InpaintPipeline } from './pipelines/kandinsky2/kandinsky-v22-inpaint.js'
-export { KandinskyV22PriorPipeline } from './pipelines/kandinsky2/kandinsky-v22-prior.js'
-export {
-  KandinskyV22PriorEmb2EmbPipeline,
-  type PriorEmb2EmbOptions,
-} from './pipelines/kandinsky2/kandinsky-v22-prior-emb2emb.js'
-export type { ImageOrPrompt, InterpolateOptions, PriorOptions, PriorResult } from './pipelines/kandinsky2/prior.js'
-export type {
-  CombinedPretrainedOptions,
-  LoadProgress,
-  NetworkPretrainedOptions,
-  PretrainedOptions,
-} from './pipelines/loading/load.js'
+export { type PromptPipeline, type Task, type TaskInputs, type TaskOptions, taskFor } from './pipelines/families.js'
+export * from './pipelines/kandinsky2/index.js'
+export type { LoadProgress } from './pipelines/loading/open.js'
+export type { PretrainedOptions } from './pipelines/loading/parts.js'
+export type { OutputType } from './pipelines/sampling/autoencoder.js'
+export type { DecodingOptions, ImageResult } from './pipelines/sampling/decoding.js'
 export {
   DDIMScheduler,
   DDPMScheduler,

@@ -43,6 +43,11 @@ export class Tensor {
     return new Tensor(Float32Array.from(data), shape)
   }
 
+  /** One value, of shape [1]. */
+  static scalar(value: number): Tensor {
+    return new Tensor(new Float32Array([value]), [1])
+  }
+
   /** What `JSON.stringify` writes; `Tensor.from(JSON.parse(text))` reads it. */
   toJSON(): TensorJson {
     const bytes = new DataView(new ArrayBuffer(this.data.length * 4))

@@ -1,4 +1,4 @@
-import { listDevices } from '../networks/network.js'
+import { listDevices } from '../networks/devices.js'
 import { type CliOption, formatBytes, type Invocation } from './terminal.js'
 
 export const summary = 'list the devices that networks can run on'

@@ -1,15 +1,14 @@
 import path from 'node:path'
 import { makeImageGrid, type RawImage } from '../images/image.js'
 import type { Tiling, WeightType } from '../native.js'
+import { AutoPipeline } from '../pipelines/auto.js'
 import type { OnStep, StepEvent } from '../pipelines/call/progress.js'
 import { DepthEstimator } from '../pipelines/depth-estimator.js'
-import type { CombinedPriorOptions } from '../pipelines/kandinsky2/combined.js'
-import type { DecodingOptions } from '../pipelines/kandinsky2/decoder.js'
-import type { NetworkPretrainedOptions } from '../pipelines/loading/load.js'
+import { type Task, type TaskOptions, taskFor } from '../pipelines/families.js'
+import type { PretrainedOptions } from '../pipelines/loading/parts.js'
 import { Generator } from '../random.js'
 import { schedulerByName, schedulerShortNames } from '../schedulers/registry.js'
-import { type Mix, parseMix, resolveMix } from './mix.js'
-import { type AnyPipeline, pipelineFor, type TaskInputs } from './tasks.js'
+import { parseMix, resolveMix } from './mix.js'
 import {
   type CliOption,
   formatBytes,
@@ -44,6 +43,7 @@ export const options: Record<string, CliOption> = {
   },
   mask: {
     type: 'string',
+    api: 'maskImage',
     value: 'FILE',
     description: 'with --image: repaint what is WHITE in this picture, keep the rest',
   },
@@ -64,30 +64,46 @@ export const options: Record<string, CliOption> = {
     description: 'instead of a prompt: a text or a picture (path or URL) and its share (repeatable)',
   },
   preview: { type: 'string', value: 'FILE', description: 'picture of the state so far, written after every step' },
-  negative: { type: 'string', value: 'TEXT', description: 'what the picture should not show' },
+  negative: { type: 'string', api: 'negativePrompt', value: 'TEXT', description: 'what the picture should not show' },
   seed: {
     type: 'string',
     value: 'N',
     description: 'seed of the noise; the same seed gives the same picture (default: random)',
   },
-  steps: { type: 'string', value: 'N', description: "denoising steps (default: the model's own, else 100)" },
-  guidance: { type: 'string', value: 'G', description: "guidance scale (default: the model's own, else 4)" },
+  steps: {
+    type: 'string',
+    api: 'numInferenceSteps',
+    value: 'N',
+    description: "denoising steps (default: the model's own, else 100)",
+  },
+  guidance: {
+    type: 'string',
+    api: 'guidanceScale',
+    value: 'G',
+    description: "guidance scale (default: the model's own, else 4)",
+  },
   width: {
     type: 'string',
     value: 'W',
     description: "pixels, rounded up to a multiple of 64 (default: the model's own, else 512)",
   },
   height: { type: 'string', value: 'H', description: 'the same' },
-  count: { type: 'string', value: 'N', description: 'pictures to make (default: 1)' },
+  count: { type: 'string', api: 'numImagesPerPrompt', value: 'N', description: 'pictures to make (default: 1)' },
   scheduler: {
     type: 'string',
     value: 'NAME',
     description: `${schedulerShortNames.filter((name) => name !== 'unclip').join(', ')} (default: the checkpoint's own)`,
   },
   prior: { type: 'string', value: 'SOURCE', description: 'where the prior is, when the model holds only the decoder' },
-  'prior-steps': { type: 'string', value: 'N', description: "steps of the prior (default: the model's own, else 25)" },
+  'prior-steps': {
+    type: 'string',
+    api: 'priorNumInferenceSteps',
+    value: 'N',
+    description: "steps of the prior (default: the model's own, else 25)",
+  },
   'prior-guidance': {
     type: 'string',
+    api: 'priorGuidanceScale',
     value: 'G',
     description: "guidance scale of the prior (default: the model's own, else 4)",
   },
@@ -120,8 +136,8 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
   const bar = new ProgressBar(json)
   const schedulerName = textOption(values, 'scheduler')
 
-  const pipeline = pipelineFor(inputs)
-  const loading: NetworkPretrainedOptions = {
+  const task = taskFor(inputs)
+  const loading: PretrainedOptions = {
     weights: textOption(values, 'weights') as WeightType | undefined,
     variant: textOption(values, 'variant'),
     device: textOption(values, 'device'),
@@ -131,7 +147,8 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
   }
   const depthModel = textOption(values, 'depth-model')
   if (depthModel !== undefined) inputs.hint = await estimateDepth(inputs.hint, depthModel, loading)
-  await using pipe = await pipeline.fromPretrained(model, {
+  await using pipe = await AutoPipeline.fromPretrained<Task>(model, {
+    task,
     ...loading,
     prior: textOption(values, 'prior'),
     offload: textOption(values, 'offload') as 'none' | 'model' | undefined,
@@ -140,17 +157,18 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
   if (schedulerName !== undefined) pipe.scheduler = schedulerByName(schedulerName, pipe.scheduler.config)
 
   const started = performance.now()
-  const onStep = reportStep(json, bar)
-  const decoding = { ...inputs, ...decodingOptions(values), generator, signal, onStep }
-  const prior = {
+  const { images } = (await pipe.generate({
+    ...(mix ? { mix: { items: await resolveMix(mix, signal), weights: mix.weights } } : { prompt }),
+    ...inputs,
+    ...{ generator, signal, onStep: reportStep(json, bar) },
     negativePrompt: textOption(values, 'negative'),
     numImagesPerPrompt: numberOption(values, 'count'),
     priorNumInferenceSteps: numberOption(values, 'prior-steps'),
     priorGuidanceScale: numberOption(values, 'prior-guidance'),
-  }
-  const images = mix
-    ? await generateMix(pipe, mix, prior, decoding)
-    : (await pipe.generate({ prompt: prompt!, ...prior, ...decoding })).images
+    ...decodingOptions(values),
+  } as TaskOptions[Task])) as { images: RawImage[] }
+  // The mix as it was typed: pictures by their names.
+  if (mix) for (const image of images) image.recipe = { ...image.recipe, mix }
   bar.end()
   const files = await save(images, output)
   const seconds = (performance.now() - started) / 1000
@@ -158,14 +176,21 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
   else console.log(`${files.join(', ')} (seed ${generator.seed}, ${seconds.toFixed(1)} s)`)
 }
 
+interface Inputs {
+  image?: string
+  maskImage?: string
+  hint?: string | RawImage
+  strength?: number
+}
+
 /** The packaged model for a task. */
-function demoModel({ maskImage, hint }: TaskInputs, json: boolean): string {
+function demoModel({ maskImage, hint }: Inputs, json: boolean): string {
   if (hint !== undefined) throw new UsageError('--hint needs a ControlNet model: name it with -m or in KANDINSKY_MODEL')
   if (!json) console.error('No model given (-m): using the packaged demo, which draws emoji of 128 x 128 pixels.')
   return maskImage === undefined ? 'demo' : 'demo-inpaint'
 }
 
-function taskInputs(values: Invocation['values']): TaskInputs {
+function taskInputs(values: Invocation['values']): Inputs {
   const inputs = {
     image: textOption(values, 'image'),
     maskImage: textOption(values, 'mask'),
@@ -177,7 +202,7 @@ function taskInputs(values: Invocation['values']): TaskInputs {
 }
 
 /** The depth map of a picture. The network is gone before those of the pipeline need the memory. */
-async function estimateDepth(picture: TaskInputs['hint'], source: string, loading: NetworkPretrainedOptions) {
+async function estimateDepth(picture: Inputs['hint'], source: string, loading: PretrainedOptions) {
   if (picture === undefined) throw new UsageError('--depth-model needs --hint, the picture whose depth it estimates')
   await using estimator = await DepthEstimator.fromPretrained(source, loading)
   return (await estimator.estimate(picture, { signal: loading.signal })).depth
@@ -209,29 +234,6 @@ function reportStep(json: boolean, bar: ProgressBar): OnStep {
     if (json) console.log(JSON.stringify(event))
     else bar.update(stage, step, steps, `${step}/${steps}, ${formatDuration(etaMs)} left`)
   }
-}
-
-/** Pictures for a mix of texts and images, whose recipe then names the mix. */
-async function generateMix(
-  { priorPipe, decoderPipe }: AnyPipeline,
-  mix: Mix,
-  prior: Partial<CombinedPriorOptions>,
-  decoding: DecodingOptions & TaskInputs,
-): Promise<RawImage[]> {
-  const { generator, signal, onStep } = decoding
-  const items = await resolveMix(mix, signal!)
-  // A decoder that reads prompts, too, gets an empty one: the mix says it all.
-  const options = { ...decoding, prompt: '', numImagesPerPrompt: prior.numImagesPerPrompt }
-  const job = await decoderPipe.check(options, 1)
-  const embeds = await priorPipe.interpolate(items, mix.weights, {
-    negativePrompt: prior.negativePrompt as string | undefined,
-    numInferenceSteps: prior.priorNumInferenceSteps,
-    guidanceScale: prior.priorGuidanceScale,
-    ...{ generator, signal, onStep },
-  })
-  const images = (await decoderPipe.run({ ...job, prompts: undefined }, embeds)) as RawImage[]
-  for (const image of images) image.recipe = { ...image.recipe, mix }
-  return images
 }
 
 /** One picture keeps its name; several are numbered before the extension. */

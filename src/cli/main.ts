@@ -7,7 +7,7 @@ import * as convert from './convert.js'
 import * as devices from './devices.js'
 import * as generate from './generate.js'
 import * as inspect from './inspect.js'
-import { type Command, type Invocation, optionHelp, UsageError } from './terminal.js'
+import { type Command, type Invocation, optionHelp, UsageError, withFlags } from './terminal.js'
 
 const commands: Record<string, Command> = { generate, convert, inspect, devices }
 
@@ -79,8 +79,11 @@ main().then(
 function explain(error: unknown): { code: string; text: string; exit: number } {
   if (error instanceof Interrupted) return { code: 'INTERRUPTED', text: 'interrupted', exit: 130 }
   if (error instanceof UsageError) return { code: 'USAGE', text: `${error.message}\nTry: kandinsky --help`, exit: 2 }
-  if (error instanceof KandinskyError)
-    return { code: error.code, text: error.message, exit: error.code === 'INVALID_ARGUMENT' ? 2 : 1 }
+  if (error instanceof KandinskyError) {
+    const flags = commands[process.argv[2] ?? '']?.options ?? {}
+    const text = error.code === 'INVALID_ARGUMENT' ? withFlags(error.message, flags) : error.message
+    return { code: error.code, text, exit: error.code === 'INVALID_ARGUMENT' ? 2 : 1 }
+  }
   const { stack, message } = error as Error
   return { code: 'INTERNAL', text: process.env.KANDINSKY_DEBUG ? (stack ?? message) : message, exit: 1 }
 }

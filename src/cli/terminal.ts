@@ -7,6 +7,8 @@ export interface CliOption {
   /** shown in --help after the name, e.g. `N` */
   value?: string
   description: string
+  /** what the API calls it, where that differs; its messages are shown with the flag instead */
+  api?: string
 }
 
 export interface Invocation {
@@ -26,6 +28,20 @@ export interface Command {
 
 /** The command line itself is wrong: exit code 2. */
 export class UsageError extends Error {}
+
+/** A message of the API that names the flags as they were typed; where values are refused, beside the API's own name. */
+export function withFlags(message: string, options: Record<string, CliOption>): string {
+  let text = message
+  for (const [flag, { api = flag }] of Object.entries(options)) {
+    // Names that are also words stand for the option where the API's messages name one.
+    const context = /[A-Z]/.test(api) ? '\\b' : '(?<=^|\\b(?:for|of|needs|and|no) )'
+    const end = /[A-Z]/.test(api) ? '\\b' : '(?=$|,| (?:but|needs|and|or) )'
+    text = text
+      .replace(new RegExp(`\\bfor ${api}${end}`, 'g'), `for --${flag}${api === flag ? '' : ` (${api})`}`)
+      .replace(new RegExp(`${context}(?<!\\()${api}${end}`, 'g'), `--${flag}`)
+  }
+  return text
+}
 
 export function optionHelp(options: Record<string, CliOption>): string {
   const rows = Object.entries(options).map(([name, option]) => {

@@ -1,64 +1,57 @@
 // Picks the pipeline that fits a task and a checkpoint, as diffusers' AutoPipeline does (pipelines/auto_pipeline.py).
-import { KandinskyError } from '../errors.js'
-import { type CombinedClass, type CombinedPipeline, combine } from './kandinsky2/combined.js'
-import type { DecodingOptions } from './kandinsky2/decoder.js'
-import {
-  KandinskyCombinedPipeline,
-  KandinskyImg2ImgCombinedPipeline,
-  KandinskyInpaintCombinedPipeline,
-} from './kandinsky2/kandinsky-combined.js'
-import type { TextToImageOptions } from './kandinsky2/kandinsky-v22.js'
-import {
-  KandinskyV22CombinedPipeline,
-  KandinskyV22Img2ImgCombinedPipeline,
-  KandinskyV22InpaintCombinedPipeline,
-} from './kandinsky2/kandinsky-v22-combined.js'
-import type { Img2ImgOptions } from './kandinsky2/kandinsky-v22-img2img.js'
-import type { InpaintOptions } from './kandinsky2/kandinsky-v22-inpaint.js'
-import { type CombinedPretrainedOptions, openCombined } from './loading/load.js'
 
-/**
- * @typeParam Options what the decoders of all families take; combined with their priors all take the same
- * @param families the pipeline of each family, by the `addition_embed_type` of its UNets
- */
-function autoPipeline<Options extends DecodingOptions>(
-  task: string,
-  families: Record<string, CombinedClass<CombinedPipeline<Options>>>,
-) {
+import { networkOptionNames } from '../networks/network.js'
+import { expectOneOf, expectOptions } from './call/options.js'
+import { classFor, families, type PromptPipeline, type Task, type TaskOptions } from './families.js'
+import type { CombinedPretrainedOptions } from './kandinsky2/combined.js'
+import { openSource, sourceOptionNames } from './loading/open.js'
+
+export interface AutoPretrainedOptions<Name extends Task> extends CombinedPretrainedOptions {
+  /** what the pipeline shall do; `taskFor` tells it from the inputs. Default `text-to-image` */
+  task?: Name | undefined
+}
+
+/** Of all families; a pipeline refuses those that are not its own once it is known which one it is. */
+const optionNames = [...sourceOptionNames, ...networkOptionNames, 'scheduler', 'offload', 'prior', 'task']
+
+/** Whatever family the checkpoint belongs to, whatever the task. */
+export const AutoPipeline = {
+  /**
+   * @param source a checkpoint; for families with a prior a decoder, or one file or folder that holds both
+   * @throws KandinskyError `UNSUPPORTED_MODEL` if no pipeline of this package fits the task and the checkpoint, and those
+   *   of the pipeline's own `fromPretrained`
+   */
+  async fromPretrained<Name extends Task = 'text-to-image'>(
+    source: string,
+    options: AutoPretrainedOptions<Name> = {},
+  ): Promise<PromptPipeline<TaskOptions[Name]>> {
+    expectOptions(options, optionNames)
+    const { task = 'text-to-image', ...rest } = options
+    const tasks = [...new Set(families.flatMap((family) => Object.keys(family.tasks)))] as Task[]
+    expectOneOf('task', task, tasks)
+    const checkpoint = await openSource(source, rest)
+    const Class = await classFor(task as Name, checkpoint)
+    return Class.fromCheckpoint(checkpoint, rest)
+  },
+}
+
+function forTask<Name extends Task>(task: Name) {
   return {
-    /**
-     * @param source a decoder, or one file or folder that holds prior and decoder together
-     * @throws KandinskyError `UNSUPPORTED_MODEL` if no pipeline of this package fits the task and the checkpoint
-     */
-    async fromPretrained(source: string, options: CombinedPretrainedOptions = {}): Promise<CombinedPipeline<Options>> {
-      const checkpoints = await openCombined(source, options)
-      const unet = await checkpoints.decoder.component('unet')
-      const type = String(unet?.config.addition_embed_type)
-      if (!Object.hasOwn(families, type))
-        throw new KandinskyError(
-          'UNSUPPORTED_MODEL',
-          `Expected a checkpoint for ${task} (addition_embed_type ${Object.keys(families).join(', ')}) ` +
-            `but ${source} has a ${unet?.className ?? 'missing unet'} with ${type}`,
-        )
-      return combine(families[type]!, checkpoints, options)
+    /** `AutoPipeline.fromPretrained` for this task */
+    fromPretrained(
+      source: string,
+      options: CombinedPretrainedOptions = {},
+    ): Promise<PromptPipeline<TaskOptions[Name]>> {
+      return AutoPipeline.fromPretrained(source, { ...options, task })
     },
   }
 }
 
 /** Text to picture with whatever family the checkpoint belongs to. */
-export const AutoPipelineForText2Image = autoPipeline<TextToImageOptions>('text-to-image', {
-  image: KandinskyV22CombinedPipeline,
-  text_image: KandinskyCombinedPipeline,
-})
+export const AutoPipelineForText2Image = forTask('text-to-image')
 
 /** Text and picture to picture with whatever family the checkpoint belongs to. */
-export const AutoPipelineForImage2Image = autoPipeline<Img2ImgOptions>('image-to-image', {
-  image: KandinskyV22Img2ImgCombinedPipeline,
-  text_image: KandinskyImg2ImgCombinedPipeline,
-})
+export const AutoPipelineForImage2Image = forTask('image-to-image')
 
 /** Repaints part of a picture with whatever family the checkpoint belongs to. */
-export const AutoPipelineForInpainting = autoPipeline<InpaintOptions>('inpainting', {
-  image: KandinskyV22InpaintCombinedPipeline,
-  text_image: KandinskyInpaintCombinedPipeline,
-})
+export const AutoPipelineForInpainting = forTask('inpainting')

@@ -2,10 +2,15 @@
 import { type ImageInput, loadImage, type RawImage } from '../images/image.js'
 import { interpolateBicubic } from '../images/processing.js'
 import { type DptProcessorConfig, depthImage, dptPreprocess } from '../images/processing-depth.js'
-import type { Model } from '../networks/network.js'
 import { Tensor } from '../tensor.js'
 import { expectOptions } from './call/options.js'
-import { loadDepthComponents, type NetworkPretrainedOptions } from './loading/load.js'
+import { type ComponentsOf, network, settings } from './loading/parts.js'
+import { Pipeline } from './loading/pipeline.js'
+
+const parts = {
+  depthEstimator: network('DPTForDepthEstimation'),
+  imageProcessor: settings<DptProcessorConfig>('preprocessor_config.json'),
+}
 
 export interface DepthResult {
   /** [1, height, width] with the size of the picture; larger is nearer, the unit is the network's own */
@@ -20,22 +25,8 @@ export interface DepthResult {
  *     const { depth } = await estimator.estimate('cat.png')
  *     await pipe.generate({ prompt, hint: depth })   // or makeHint(depth, { height, width })
  */
-export class DepthEstimator {
-  constructor(
-    readonly network: Model,
-    readonly imageProcessor: DptProcessorConfig,
-  ) {}
-
-  /**
-   * @param source a folder in the transformers layout with a DPTForDepthEstimation, a .gguf file made of one, or a hub id
-   *   such as `Intel/dpt-large`
-   * @throws KandinskyError `FILE_NOT_FOUND`, `BAD_FILE`, `UNSUPPORTED_MODEL` (also for other kinds of DPT, such as hybrid
-   *   ones), `DEVICE_UNAVAILABLE`, `OUT_OF_MEMORY`
-   */
-  static async fromPretrained(source: string, options: NetworkPretrainedOptions = {}): Promise<DepthEstimator> {
-    const { network, imageProcessor } = await loadDepthComponents(source, options)
-    return new DepthEstimator(network, imageProcessor)
-  }
+export class DepthEstimator extends Pipeline<ComponentsOf<typeof parts>> {
+  static readonly parts = parts
 
   /**
    * Depth of one picture.
@@ -45,21 +36,13 @@ export class DepthEstimator {
     expectOptions(options, ['signal'])
     const { signal } = options
     const picture = await loadImage(image, { signal })
-    const pixels = await dptPreprocess(picture, this.imageProcessor)
-    const { predicted_depth: predicted } = await this.network.run('forward', { pixel_values: pixels }, { signal })
-    const [, height, width] = predicted!.shape as [number, number, number]
-    const map = new Tensor(predicted!.data, [1, 1, height, width])
+    const { depthEstimator, imageProcessor = {} } = this.components
+    const pixels = await dptPreprocess(picture, imageProcessor)
+    const { predicted_depth: predicted } = await depthEstimator.run('forward', { pixel_values: pixels }, { signal })
+    const [, height, width] = predicted.shape as [number, number, number]
+    const map = new Tensor(predicted.data, [1, 1, height, width])
     const { data } = interpolateBicubic(map, picture.height, picture.width)
     const predictedDepth = new Tensor(data, [1, picture.height, picture.width])
     return { predictedDepth, depth: depthImage(predictedDepth) }
-  }
-
-  /** Frees the network after the running call. Idempotent; later calls reject with `DISPOSED`. */
-  dispose(): Promise<void> {
-    return this.network.dispose()
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.dispose()
   }
 }

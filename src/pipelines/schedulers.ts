@@ -12,7 +12,7 @@ import { PNDMScheduler as PNDM } from '../schedulers/pndm.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
 import { UnCLIPScheduler as UnCLIP } from '../schedulers/unclip.js'
 import { UniPCMultistepScheduler as UniPCMultistep } from '../schedulers/unipc-multistep.js'
-import { type PretrainedOptions, schedulerConfig } from './loading/load.js'
+import { type PretrainedOptions, schedulerConfig } from './loading/parts.js'
 
 type SchedulerSource = Pick<PretrainedOptions, 'subfolder' | 'cacheDir' | 'revision' | 'token' | 'signal'>
 

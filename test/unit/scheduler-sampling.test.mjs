@@ -2,7 +2,8 @@
 // and in the pipelines' loop.
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { denoise, scaledNoise } from '../../dist/pipelines/sampling/denoise.js'
+import { sample } from '../../dist/pipelines/sampling/sample.js'
+import { scaledNoise } from '../../dist/pipelines/sampling/start.js'
 import { Generator } from '../../dist/random.js'
 import { DPMSolverMultistepScheduler } from '../../dist/schedulers/dpmsolver-multistep.js'
 import { EulerDiscreteScheduler } from '../../dist/schedulers/euler.js'
@@ -151,30 +152,33 @@ test('LCM: a network that knows the end of the flow needs one step', () => {
 
 // ---- the pipelines' loop
 
-/** A network that predicts the noise of the known distribution and notes the timesteps it was asked at. */
-function gaussianUnet(scheduler) {
+/** Predicts the noise of the known distribution and notes the timesteps it was asked at. */
+function gaussian(scheduler) {
   const asked = []
-  return {
-    asked,
-    async run(_entry, { sample, timestep }) {
-      assert.equal(timestep.data.length, 1)
-      asked.push(timestep.data[0])
-      return { sample: expectedNoise(sample, mixtureAt(scheduler, timestep.data[0])) }
-    },
+  const predict = async (latents, timestep) => {
+    asked.push(timestep)
+    return expectedNoise(latents, mixtureAt(scheduler, timestep))
   }
+  return { asked, predict }
 }
 
-test('the loop of the decoders scales inputs, calls in order and passes timesteps on unrounded', async () => {
+test('the loop scales inputs, calls in order and passes timesteps on unrounded', async () => {
   for (const Class of classes) {
     const scheduler = new Class({ ...KANDINSKY, timestep_spacing: 'trailing' })
     scheduler.setTimesteps(30)
-    const unet = gaussianUnet(scheduler)
+    const { asked, predict } = gaussian(scheduler)
     const noise = randn(3, [1, 4, 16, 16])
-    const latents = await denoise({
-      ...{ unet, scheduler, timesteps: scheduler.timesteps, latents: scaledNoise(noise, scheduler) },
-      ...{ conditioning: {}, guidanceScale: 1, generator: new Generator(1) },
+    const latents = await sample({
+      ...{
+        stage: 'decoder',
+        predict,
+        scheduler,
+        timesteps: scheduler.timesteps,
+        latents: scaledNoise(noise, scheduler),
+      },
+      generator: new Generator(1),
     })
-    assert.deepEqual(unet.asked, [...scheduler.timesteps], Class.name)
+    assert.deepEqual(asked, [...scheduler.timesteps], Class.name)
     const mean = latents.data.reduce((sum, x) => sum + x, 0) / latents.data.length
     assert.ok(Math.abs(mean - MEAN) < 0.06, `${Class.name}: mean ${mean}`)
   }

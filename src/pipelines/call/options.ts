@@ -3,6 +3,13 @@ import { invalid, KandinskyError } from '../../errors.js'
 import { Generator, type RandomSource } from '../../random.js'
 import { Tensor } from '../../tensor.js'
 
+/**
+ * The given options, where a name that `Allowed` does not have is a type error. Plain parameters of a generic type let
+ * such names pass, and an option that is ignored costs its user a picture.
+ */
+export type Exact<Allowed, Given extends Allowed> = Given & Record<Exclude<keyof Given, KeysOf<Allowed>>, never>
+type KeysOf<T> = T extends unknown ? keyof T : never
+
 /** Refuses misspelled options by name: an option that is silently ignored costs its user an image. */
 export function expectOptions(options: unknown, allowed: readonly string[]): void {
   if (options === null || typeof options !== 'object') throw invalid('options', 'an object', options)

@@ -1,4 +1,5 @@
 // What reading prompts takes, whatever the text encoder.
+import type { Integers } from '../../networks/calls.js'
 import type { Tokenizer } from '../../tokenizers/tokenizer.js'
 
 /** Tells which part of each prompt the text encoder does not see. */
@@ -16,7 +17,7 @@ export function warnTruncated(
 }
 
 /** Rows of equal length as one tensor of integers. */
-export function integers(rows: Int32Array[]): { data: Int32Array; shape: number[] } {
+export function integers(rows: Int32Array[]): Integers {
   const width = rows[0]?.length ?? 0
   const data = new Int32Array(rows.length * width)
   for (const [i, row] of rows.entries()) data.set(row, i * width)

@@ -53,7 +53,7 @@ export interface RecipeSources {
   /** one for all pictures, or one each */
   generator: RandomSource | readonly RandomSource[]
   /** for equal shares of the pictures, in order */
-  prompts?: readonly Pick<Recipe, 'prompt' | 'negativePrompt'>[]
+  prompts?: readonly Recipe[]
 }
 
 /** Gives each picture its recipe, with its own prompt and seed. Tensors carry none. */

@@ -1,48 +1,87 @@
 // A prior and a decoder in one call, after diffusers' pipeline_kandinsky_combined.py and pipeline_kandinsky2_2_combined.py.
-import { KandinskyError } from '../../errors.js'
+import type { Checkpoint } from '../../checkpoint/pipeline-files.js'
+import { invalid, KandinskyError } from '../../errors.js'
 import type { RawImage } from '../../images/image.js'
 import { resolveImages, type TensorOrImage } from '../../images/processing.js'
 import { maskShape } from '../../images/processing-inpaint.js'
-import { Generator } from '../../random.js'
+import type { Recipe } from '../../images/recipe.js'
+import { Generator, type RandomSource } from '../../random.js'
 import { rowsOf, Tensor } from '../../tensor.js'
-import { expectOptions } from '../call/options.js'
+import { type Exact, expectOptions } from '../call/options.js'
 import { type CallOptions, streamCall } from '../call/progress.js'
-import { type CombinedPretrainedOptions, loadCombined, openCombined } from '../loading/load.js'
-import type { DecoderClass, DecoderPipeline, DecodingOptions, ImageResult, ImagesOf } from './decoder.js'
+import { openPrior, openSource } from '../loading/open.js'
+import { offloadGroup, type PretrainedOptions } from '../loading/parts.js'
+import { load, type PipelineClass, pretrainedOptionNames } from '../loading/pipeline.js'
+import type { DecodingOptions, ImageResult, ImagesOf } from '../sampling/decoding.js'
+import type { DecoderPipeline } from './decoder.js'
 import type { KandinskyPriorPipeline } from './kandinsky-prior.js'
-import type { PriorComponents, PriorOptions } from './prior.js'
+import type { ImageOrPrompt, PriorOptions, PriorResult } from './prior.js'
 
-/** What every combined pipeline takes beside the options of its decoder. */
-export interface CombinedPriorOptions extends Pick<PriorOptions, 'prompt' | 'negativePrompt' | 'numImagesPerPrompt'> {
-  /** guidance of the prior, default 4; `guidanceScale` is the decoder's */
-  priorGuidanceScale?: number | undefined
-  /** steps of the prior, default 25; `numInferenceSteps` are the decoder's, default 100 */
-  priorNumInferenceSteps?: number | undefined
-  /** for the prior's steps; `callbackOnStepEnd` is for the decoder's, `onStep` for both */
-  priorCallbackOnStepEnd?: CallOptions['callbackOnStepEnd']
-  /** initial noise of the prior [rows, embeddingDim], as in the reference; the decoder always draws its own */
-  latents?: PriorOptions['latents']
+export interface CombinedPretrainedOptions extends PretrainedOptions {
+  /** where the prior is, when `source` holds only the decoder and does not say */
+  prior?: string | undefined
 }
 
+/** Texts and pictures whose embeddings are added up, each with its weight (the prior's `interpolate`). */
+export interface Mix {
+  items: readonly ImageOrPrompt[]
+  /** used as they are, not normalised */
+  weights: readonly number[]
+}
+
+/** What every combined pipeline takes beside the options of its decoder. */
+export type CombinedPriorOptions = (
+  | { prompt: PriorOptions['prompt']; mix?: undefined }
+  /** instead of a prompt; of one negative prompt */
+  | { mix: Mix; prompt?: undefined }
+) &
+  Pick<PriorOptions, 'negativePrompt' | 'numImagesPerPrompt'> & {
+    /** guidance of the prior, default 4; `guidanceScale` is the decoder's */
+    priorGuidanceScale?: number | undefined
+    /** steps of the prior, default 25; `numInferenceSteps` are the decoder's, default 100 */
+    priorNumInferenceSteps?: number | undefined
+    /** for the prior's steps; `callbackOnStepEnd` is for the decoder's, `onStep` for both */
+    priorCallbackOnStepEnd?: CallOptions['callbackOnStepEnd']
+    /** initial noise of the prior [rows, embeddingDim], as in the reference; the decoder always draws its own */
+    latents?: PriorOptions['latents']
+  }
+
 /** @typeParam Options those of the decoder */
-export type CombinedOptions<Options extends DecodingOptions> = Omit<Options, 'latents'> & CombinedPriorOptions
+export type CombinedOptions<Options extends DecodingOptions> = Omit<
+  Options,
+  'latents' | 'prompt' | 'negativePrompt' | 'numImagesPerPrompt'
+> &
+  CombinedPriorOptions
 
 /** All combined pipelines have it, also where the decoder by itself has another. */
 const DECODER_GUIDANCE = 4
 
 const priorOnly = [
-  ...['prompt', 'negativePrompt', 'priorGuidanceScale', 'priorNumInferenceSteps'],
+  ...['prompt', 'mix', 'negativePrompt', 'priorGuidanceScale', 'priorNumInferenceSteps'],
   ...['priorCallbackOnStepEnd', 'latents'],
 ]
 
-// biome-ignore lint/suspicious/noExplicitAny: a class goes with the options of its own decoder
-type AnyDecoder = DecoderPipeline<any>
+// biome-ignore lint/suspicious/noExplicitAny: a class goes with the options and parts of its own decoder
+type AnyDecoder = DecoderPipeline<any, any>
 
 /** A combined pipeline and what it is made of. */
-export interface CombinedClass<Pipeline> {
-  readonly priorClass: new (components: PriorComponents) => KandinskyPriorPipeline
-  readonly decoderClass: DecoderClass<AnyDecoder>
-  new (priorPipe: KandinskyPriorPipeline, decoderPipe: AnyDecoder): Pipeline
+export interface CombinedClass<Instance> {
+  readonly priorClass: PipelineClass<KandinskyPriorPipeline>
+  readonly decoderClass: PipelineClass<AnyDecoder>
+  new (priorPipe: KandinskyPriorPipeline, decoderPipe: AnyDecoder): Instance
+  fromCheckpoint(checkpoint: Checkpoint, options: CombinedPretrainedOptions): Promise<Instance>
+}
+
+/** How a call's embeddings are made, and what the decoder gets of its texts. */
+interface Embedding {
+  /** rows of `embed`, and pictures that the decoder makes of each */
+  embeddings: number
+  numImagesPerPrompt: number | undefined
+  /** for the decoders of 2.1, which read prompts; as in the reference they do not get the negative ones */
+  prompt: string[]
+  images: Record<string, ImageOption>
+  recipes: Recipe[]
+  embed(): Promise<PriorResult>
 }
 
 export abstract class CombinedPipeline<Options extends DecodingOptions> {
@@ -59,13 +98,37 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
    * @throws KandinskyError `FILE_NOT_FOUND`, `BAD_FILE`, `UNSUPPORTED_MODEL` (also for a checkpoint of another task),
    *   `DEVICE_UNAVAILABLE`, `OUT_OF_MEMORY`; `INVALID_ARGUMENT` where no prior is found
    */
-  static async fromPretrained<Pipeline>(
-    this: CombinedClass<Pipeline>,
+  static async fromPretrained<Instance>(
+    this: CombinedClass<Instance>,
     source: string,
     options: CombinedPretrainedOptions = {},
-  ): Promise<Pipeline> {
-    // biome-ignore lint/complexity/noThisInStatic: the class that it is called on
-    return combine(this, await openCombined(source, options), options)
+  ): Promise<Instance> {
+    // biome-ignore-start lint/complexity/noThisInStatic: the class that it is called on
+    expectOptions(options, optionNames(this))
+    return this.fromCheckpoint(await openSource(source, options), options)
+    // biome-ignore-end lint/complexity/noThisInStatic: the class that it is called on
+  }
+
+  /** The two pipelines of an opened checkpoint; with `offload: 'model'` they share the device network by network. */
+  static async fromCheckpoint<Instance>(
+    this: CombinedClass<Instance>,
+    checkpoint: Checkpoint,
+    options: CombinedPretrainedOptions,
+  ): Promise<Instance> {
+    // biome-ignore-start lint/complexity/noThisInStatic: the class that it is called on
+    expectOptions(options, optionNames(this))
+    const prior = await openPrior(checkpoint, options.prior, options)
+    const group = offloadGroup(options)
+    const decoderPipe = await load(this.decoderClass, checkpoint, options, group)
+    try {
+      // `scheduler` means the decoder's: the prior works with its own kind only.
+      const priorPipe = await load(this.priorClass, prior, { ...options, scheduler: undefined }, group)
+      return new this(priorPipe, decoderPipe)
+    } catch (error) {
+      await decoderPipe.dispose()
+      throw error
+    }
+    // biome-ignore-end lint/complexity/noThisInStatic: the class that it is called on
   }
 
   /** The decoder's scheduler. */
@@ -77,42 +140,33 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
   }
 
   /**
-   * Pictures for prompts, ordered prompt by prompt.
+   * Pictures for prompts, ordered prompt by prompt, or for a mix.
    * @throws KandinskyError `INVALID_ARGUMENT`, `SHAPE_MISMATCH`, and those of `loadImage`, before anything is computed
    */
-  async generate<Given extends CombinedOptions<Options>>(options: Given): Promise<ImageResult<ImagesOf<Given>>> {
+  async generate<Given extends CombinedOptions<Options>>(
+    options: Exact<CombinedOptions<Options>, Given>,
+  ): Promise<ImageResult<ImagesOf<Given>>> {
     expectOptions(options, [...priorOnly, ...this.decoderPipe.optionNames])
-    const { prompt, negativePrompt, priorGuidanceScale, priorNumInferenceSteps, priorCallbackOnStepEnd, ...rest } =
-      options
-    const { numImagesPerPrompt, latents, ...decoding } = rest
     // One generator for both: the decoder continues the stream where the prior stopped.
     const generator = options.generator ?? new Generator()
-    const priorOptions = {
-      ...{ prompt, negativePrompt, numImagesPerPrompt, generator, latents },
-      guidanceScale: priorGuidanceScale,
-      numInferenceSteps: priorNumInferenceSteps,
-      callbackOnStepEnd: priorCallbackOnStepEnd,
-      ...{ signal: options.signal, onStep: options.onStep },
-    }
-    const { prompts, negatives, count } = this.priorPipe.check(priorOptions)
+    const embedding =
+      options.mix === undefined ? await this.#prompted(options, generator) : this.#mixed(options, generator)
+    const decoding = Object.fromEntries(Object.entries(options).filter(([name]) => !priorOnly.includes(name)))
+    const { embeddings, numImagesPerPrompt, prompt, images, recipes } = embedding
+    const defaultGuidance = this.decoderPipe.components.defaults?.guidanceScale ?? DECODER_GUIDANCE
     const decoderOptions = {
-      ...{ ...decoding, generator },
-      guidanceScale: options.guidanceScale ?? this.decoderPipe.components.defaults?.guidanceScale ?? DECODER_GUIDANCE,
-      ...(await spreadImages(decoding, prompts.length, count)),
-      // For the decoders of 2.1, which read prompts; as in the reference they do not get the negative ones.
-      prompt: repeatEach(prompts, count),
+      ...{ ...decoding, ...images, generator, numImagesPerPrompt, prompt },
+      guidanceScale: options.guidanceScale ?? defaultGuidance,
     }
     // The decoder's options must fail now, not after the prior has run.
-    const job = await this.decoderPipe.check(decoderOptions as unknown as Options, prompts.length * count)
-    const embeds = await this.priorPipe.generate(priorOptions)
-    const prompted = prompts.map((text, i) => ({ prompt: text, negativePrompt: negatives?.[i] }))
-    const images = await this.decoderPipe.run({ ...job, prompts: prompted }, embeds)
-    return { images: images as ImagesOf<Given> }
+    const job = await this.decoderPipe.check(decoderOptions as unknown as Options, embeddings)
+    const made = await this.decoderPipe.run({ ...job, prompts: recipes }, await embedding.embed())
+    return { images: made as ImagesOf<Given> }
   }
 
   /** `generate` as an async iterable of steps that ends with one `{ type: 'result', images }` event. */
-  stream<Given extends CombinedOptions<Options>>(options: Given) {
-    return streamCall((withEvents: Given) => this.generate(withEvents), options)
+  stream<Given extends CombinedOptions<Options>>(options: Exact<CombinedOptions<Options>, Given>) {
+    return streamCall((withEvents: Exact<CombinedOptions<Options>, Given>) => this.generate<Given>(withEvents), options)
   }
 
   /** Waits for running calls, then frees every network. Later calls reject with `DISPOSED`. */
@@ -123,16 +177,70 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose()
   }
+
+  async #prompted(options: CombinedOptions<DecodingOptions>, generator: GeneratorOption): Promise<Embedding> {
+    const { prompt, negativePrompt, numImagesPerPrompt, latents } = options
+    const job = this.priorPipe.check({
+      ...{ prompt: prompt!, negativePrompt, numImagesPerPrompt, latents },
+      ...priorRun(options, generator),
+    })
+    const { prompts, negatives, count } = job
+    return {
+      embeddings: prompts.length * count,
+      numImagesPerPrompt: undefined,
+      prompt: repeatEach(prompts, count),
+      images: await spreadImages(options, prompts.length, count),
+      recipes: prompts.map((text, i) => ({ prompt: text, negativePrompt: negatives?.[i] })),
+      embed: () => this.priorPipe.run(job),
+    }
+  }
+
+  #mixed(options: CombinedOptions<DecodingOptions>, generator: GeneratorOption): Embedding {
+    const { prompt, mix, negativePrompt, numImagesPerPrompt, latents } = options
+    if (prompt !== undefined) throw invalid('prompt', 'nothing beside a mix', prompt)
+    if (negativePrompt !== undefined && typeof negativePrompt !== 'string')
+      throw invalid('negativePrompt', 'one string beside a mix', negativePrompt)
+    const { items, weights } = expectMix(mix)
+    return {
+      embeddings: 1,
+      numImagesPerPrompt,
+      // A decoder that reads prompts, too, gets an empty one: the mix says it all.
+      prompt: [''],
+      images: {},
+      recipes: [{ negativePrompt, mix: { items: items.map(describeItem), weights } }],
+      embed: () =>
+        this.priorPipe.interpolate(items, weights, { negativePrompt, latents, ...priorRun(options, generator) }),
+    }
+  }
 }
 
-/** Loads a combined pipeline from opened checkpoints. */
-export async function combine<Pipeline>(
-  Combined: CombinedClass<Pipeline>,
-  checkpoints: Awaited<ReturnType<typeof openCombined>>,
-  options: CombinedPretrainedOptions,
-): Promise<Pipeline> {
-  const { prior, decoder } = await loadCombined(checkpoints, options, Combined.decoderClass.task)
-  return new Combined(new Combined.priorClass(prior), new Combined.decoderClass(decoder))
+type GeneratorOption = RandomSource | RandomSource[]
+
+/** The options of the prior's steps under the prior's own names. */
+function priorRun(options: CombinedOptions<DecodingOptions>, generator: GeneratorOption) {
+  const { priorGuidanceScale, priorNumInferenceSteps, priorCallbackOnStepEnd, signal, onStep } = options
+  return {
+    ...{ generator, signal, onStep },
+    guidanceScale: priorGuidanceScale,
+    numInferenceSteps: priorNumInferenceSteps,
+    callbackOnStepEnd: priorCallbackOnStepEnd,
+  }
+}
+
+function optionNames({ decoderClass }: CombinedClass<unknown>): string[] {
+  return [...pretrainedOptionNames(decoderClass.parts), 'prior']
+}
+
+function expectMix(mix: unknown): Mix {
+  const { items, weights } = (mix ?? {}) as Partial<Mix>
+  if (!Array.isArray(items) || !Array.isArray(weights)) throw invalid('mix', 'an object of items and weights', mix)
+  expectOptions(mix, ['items', 'weights'])
+  return { items, weights }
+}
+
+/** How a recipe names an item. */
+function describeItem(item: ImageOrPrompt): string {
+  return typeof item === 'string' ? item : '(a picture)'
 }
 
 type ImageOption = TensorOrImage | readonly TensorOrImage[]

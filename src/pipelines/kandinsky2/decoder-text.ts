@@ -2,11 +2,15 @@
 // pooled embedding is added to the time embedding (diffusers' KandinskyPipeline._encode_prompt).
 //
 // Easy to get wrong: rows are filled up to 77 tokens and the UNet attends to the padding, too.
-import { invalid, KandinskyError } from '../../errors.js'
+import { invalid } from '../../errors.js'
+import type { UNetConditioning } from '../../networks/calls.js'
 import { repeatRows, type Tensor } from '../../tensor.js'
+import { XlmRobertaTokenizer } from '../../tokenizers/xlm-roberta.js'
 import { expectOneOrEach, expectPrompts } from '../call/options.js'
 import { integers, warnTruncated } from '../call/prompts.js'
-import type { DecoderComponents, DecoderJob } from './decoder.js'
+import { type ComponentsOf, network, tokenizer } from '../loading/parts.js'
+import { isGuided } from '../sampling/guidance.js'
+import { type DecoderJob, decoderParts } from './decoder.js'
 
 export interface PromptOptions {
   /** one prompt for all embeddings, or one per embedding */
@@ -17,30 +21,38 @@ export interface PromptOptions {
 
 export const promptOptionNames = ['prompt', 'negativePrompt']
 
+/** The parts of a decoder that reads prompts: `decoderParts` for 2.1. */
+export function textDecoderParts(purpose: string, inChannels: number) {
+  return {
+    ...decoderParts(purpose, { addition_embed_type: 'text_image', in_channels: inChannels }),
+    textEncoder: network('MultilingualCLIP'),
+    tokenizer: tokenizer(XlmRobertaTokenizer),
+  }
+}
+export type TextDecoderComponents = ComponentsOf<ReturnType<typeof textDecoderParts>>
+
 /**
  * The job with its prompts, which are encoded before anything else.
  * @throws KandinskyError `INVALID_ARGUMENT`, `SHAPE_MISMATCH` for other numbers of prompts
  */
-export function withPrompts<Job extends DecoderJob>(
-  { textEncoder, tokenizer }: DecoderComponents,
+export function withPrompts(
+  { textEncoder, tokenizer }: TextDecoderComponents,
   { prompt, negativePrompt }: PromptOptions,
-  job: Job,
-): Job {
-  if (!textEncoder || !tokenizer)
-    throw new KandinskyError('INVALID_ARGUMENT', 'Expected components with a textEncoder and a tokenizer')
+  job: DecoderJob,
+): DecoderJob {
   const prompts = expectPrompts('prompt', prompt)
   const negatives = negativePrompt === undefined ? undefined : expectPrompts('negativePrompt', negativePrompt)
   expectOneOrEach('prompt', prompts.length, 'embedding', job.embeddings)
   if (negatives && negatives.length !== prompts.length)
     throw invalid('negativePrompt', `as many negative prompts as prompts (${prompts.length})`, negativePrompt)
 
-  const encode = async (texts: string[], warn: boolean): Promise<Record<string, Tensor>> => {
+  const encode = async (texts: string[], warn: boolean): Promise<UNetConditioning> => {
     const { inputIds, attentionMask, truncated } = tokenizer.encode(texts)
     if (warn) warnTruncated('MultilingualCLIP', tokenizer, truncated)
     const inputs = { input_ids: integers(inputIds), attention_mask: integers(attentionMask) }
     const { text_embeds, last_hidden_state } = await textEncoder.run('forward', inputs, { signal: job.signal })
     const perPicture = (tensor: Tensor) => repeatRows(tensor, job.latentShape[0]! / texts.length)
-    return { text_embeds: perPicture(text_embeds!), encoder_hidden_states: perPicture(last_hidden_state!) }
+    return { text_embeds: perPicture(text_embeds), encoder_hidden_states: perPicture(last_hidden_state) }
   }
   return {
     ...job,
@@ -48,7 +60,7 @@ export function withPrompts<Job extends DecoderJob>(
     begin: async () => {
       const conditioning = await encode(prompts, true)
       const uncond = negatives ?? prompts.map(() => '')
-      const negativeConditioning = job.guidanceScale > 1 ? await encode(uncond, false) : {}
+      const negativeConditioning = isGuided(job.guidanceScale) ? await encode(uncond, false) : {}
       return { ...(await job.begin()), conditioning, negativeConditioning }
     },
   }

@@ -6,9 +6,10 @@ import { checkRange, resolveImages, type TensorOrImage, toTensor } from '../../i
 import { depthImage } from '../../images/processing-depth.js'
 import { resizePixels } from '../../images/resize.js'
 import { concatRows, repeatRows, Tensor } from '../../tensor.js'
-import { expectInteger, expectOneOrEach, expectOptions, maxSide } from '../call/options.js'
-import { latentSide } from '../sampling/denoise.js'
-import type { CheckedCall } from './decoder.js'
+import { expectInteger, expectOptions, maxSide } from '../call/options.js'
+import { latentSide } from '../sampling/autoencoder.js'
+import type { CheckedCall } from '../sampling/decoding.js'
+import { onePerEmbedding } from '../sampling/start.js'
 
 export interface HintOptions {
   /**
@@ -64,10 +65,4 @@ export async function makeHint(
 function pictureHint(picture: RawImage, height: number, width: number): Tensor {
   const resized = resizePixels(picture, width, height, 'bicubic', 1)
   return toTensor(convertPixels(resized, 'RGB'), [(value) => Math.fround(value / 255)])
-}
-
-/** Rows for so many embeddings: one serves all. @throws KandinskyError `SHAPE_MISMATCH` for any other number */
-export function onePerEmbedding(name: string, rows: Tensor, embeddings: number): Tensor {
-  expectOneOrEach(name, rows.shape[0]!, 'embedding', embeddings)
-  return repeatRows(rows, embeddings / rows.shape[0]!)
 }

@@ -2,15 +2,16 @@
 // pipeline_kandinsky2_2_controlnet_img2img.py. Its embeddings usually come from `KandinskyV22PriorEmb2EmbPipeline` with
 // the same picture. The reference takes height for width and width for height; this does not.
 
+import { type DecodingOptions, decodingOptionNames } from '../sampling/decoding.js'
 import { type ImageStartOptions, imageStart } from '../sampling/image-start.js'
-import { type DecoderJob, DecoderPipeline, type DecodingOptions, decodingOptionNames } from './decoder.js'
+import { type DecoderJob, DecoderPipeline } from './decoder.js'
 import { type HintOptions, loadHint } from './hint.js'
-import { controlnetTask } from './kandinsky-v22-controlnet.js'
+import { controlnetParts } from './kandinsky-v22-controlnet.js'
 
 export interface ControlnetImg2ImgOptions extends DecodingOptions, ImageStartOptions, HintOptions {}
 
 export class KandinskyV22ControlnetImg2ImgPipeline extends DecoderPipeline<ControlnetImg2ImgOptions> {
-  static readonly task = controlnetTask
+  static readonly parts = controlnetParts('ControlNet image-to-image with Kandinsky 2.2')
   readonly optionNames = [...decodingOptionNames, 'image', 'strength', 'hint']
 
   async check(options: ControlnetImg2ImgOptions, embeddings: number): Promise<DecoderJob> {

@@ -1,19 +1,18 @@
 // Image embedding and control image (depth) to picture, after diffusers' pipeline_kandinsky2_2_controlnet.py.
 
+import { type DecodingOptions, decodingOptionNames } from '../sampling/decoding.js'
 import { type LatentsOption, noiseStart } from '../sampling/noise-start.js'
-import { type DecoderJob, DecoderPipeline, type DecodingOptions, decodingOptionNames } from './decoder.js'
+import { type DecoderJob, DecoderPipeline, decoderParts } from './decoder.js'
 import { type HintOptions, loadHint } from './hint.js'
 
 export interface ControlnetOptions extends DecodingOptions, HintOptions, LatentsOption {}
 
-export const controlnetTask = {
-  name: 'ControlNet with Kandinsky 2.2',
-  additionEmbedType: 'image_hint',
-  inChannels: 8,
+export function controlnetParts(purpose: string) {
+  return decoderParts(purpose, { addition_embed_type: 'image_hint', in_channels: 8 })
 }
 
 export class KandinskyV22ControlnetPipeline extends DecoderPipeline<ControlnetOptions> {
-  static readonly task = controlnetTask
+  static readonly parts = controlnetParts('ControlNet with Kandinsky 2.2')
   readonly optionNames = [...decodingOptionNames, 'hint', 'latents']
 
   async check(options: ControlnetOptions, embeddings: number): Promise<DecoderJob> {

@@ -1,13 +1,17 @@
 // Picture and image embedding to picture with the Kandinsky 2.2 decoder, after diffusers'
 // pipeline_kandinsky2_2_img2img.py. The reference takes height for width and width for height; this does not.
 
+import { type DecodingOptions, decodingOptionNames } from '../sampling/decoding.js'
 import { type ImageStartOptions, imageStart } from '../sampling/image-start.js'
-import { type DecoderJob, DecoderPipeline, type DecodingOptions, decodingOptionNames } from './decoder.js'
+import { type DecoderJob, DecoderPipeline, decoderParts } from './decoder.js'
 
 export interface Img2ImgOptions extends DecodingOptions, ImageStartOptions {}
 
 export class KandinskyV22Img2ImgPipeline extends DecoderPipeline<Img2ImgOptions> {
-  static readonly task = { name: 'image-to-image with Kandinsky 2.2', additionEmbedType: 'image', inChannels: 4 }
+  static readonly parts = decoderParts('image-to-image with Kandinsky 2.2', {
+    addition_embed_type: 'image',
+    in_channels: 4,
+  })
   readonly optionNames = [...decodingOptionNames, 'image', 'strength']
 
   async check(options: Img2ImgOptions, embeddings: number): Promise<DecoderJob> {

@@ -8,14 +8,13 @@ import { countImages, resolveImages } from '../../images/processing.js'
 import { randnTensor } from '../../random.js'
 import { concatRows, repeatRows, Tensor, tileRows } from '../../tensor.js'
 import { expectOneOrEach, expectOptions, expectTensor } from '../call/options.js'
-import { streamCall } from '../call/progress.js'
-import { startAt } from '../sampling/denoise.js'
+import { startAt } from '../sampling/start.js'
 import {
   type PriorCall,
   type PriorCallOptions,
+  type PriorJob,
   type PriorOptions,
   PriorPipeline,
-  type PriorResult,
   priorCallOptionNames,
 } from './prior.js'
 
@@ -29,28 +28,21 @@ export interface PriorEmb2EmbOptions extends PriorCallOptions {
   strength?: number | undefined
 }
 
-export class KandinskyV22PriorEmb2EmbPipeline extends PriorPipeline {
-  /**
-   * Image embeddings for prompts, near those of images.
-   * @throws KandinskyError `INVALID_ARGUMENT`, `SHAPE_MISMATCH` before anything is computed
-   */
-  async generate(options: PriorEmb2EmbOptions): Promise<PriorResult> {
+export class KandinskyV22PriorEmb2EmbPipeline extends PriorPipeline<PriorEmb2EmbOptions> {
+  async check(options: PriorEmb2EmbOptions): Promise<PriorJob> {
     expectOptions(options, [...priorCallOptionNames, 'image', 'strength'])
     const call = this.checkCall(options)
     const { scheduler, steps, generator } = call
-    const begin = startAt(steps, options.strength ?? 0.3, scheduler)
+    const index = startAt(steps, options.strength ?? 0.3, scheduler)
     const images = await this.#resolve(options.image, call)
-    const timesteps = scheduler.timesteps.slice(begin)
-    scheduler.setBeginIndex(begin)
-    return this.run(call, timesteps, async () => {
+    const timesteps = scheduler.timesteps.slice(index)
+    scheduler.setBeginIndex(index)
+    const begin = async () => {
       const embeds = await this.#embed(images, call)
-      return scheduler.addNoise(embeds, randnTensor(embeds.shape, generator), [timesteps[0]!])
-    })
-  }
-
-  /** `generate` as an async iterable of steps that ends with one `{ type: 'result', ... }` event. */
-  stream(options: PriorEmb2EmbOptions) {
-    return streamCall((withEvents: PriorEmb2EmbOptions) => this.generate(withEvents), options)
+      const noise = randnTensor(embeds.shape, generator)
+      return { timesteps, latents: scheduler.addNoise(embeds, noise, [timesteps[0]!]) }
+    }
+    return { ...call, begin }
   }
 
   /**

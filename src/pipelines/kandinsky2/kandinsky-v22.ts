@@ -1,12 +1,16 @@
 // Image embedding to picture with the Kandinsky 2.2 decoder, after diffusers' pipeline_kandinsky2_2.py.
 
+import { type DecodingOptions, decodingOptionNames } from '../sampling/decoding.js'
 import { type LatentsOption, noiseStart } from '../sampling/noise-start.js'
-import { type DecoderJob, DecoderPipeline, type DecodingOptions, decodingOptionNames } from './decoder.js'
+import { type DecoderJob, DecoderPipeline, decoderParts } from './decoder.js'
 
 export interface TextToImageOptions extends DecodingOptions, LatentsOption {}
 
 export class KandinskyV22Pipeline extends DecoderPipeline<TextToImageOptions> {
-  static readonly task = { name: 'text-to-image with Kandinsky 2.2', additionEmbedType: 'image', inChannels: 4 }
+  static readonly parts = decoderParts('text-to-image with Kandinsky 2.2', {
+    addition_embed_type: 'image',
+    in_channels: 4,
+  })
   readonly optionNames = [...decodingOptionNames, 'latents']
 
   async check(options: TextToImageOptions, embeddings: number): Promise<DecoderJob> {

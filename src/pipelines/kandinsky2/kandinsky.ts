@@ -1,17 +1,21 @@
 // Prompt and image embedding to picture with the Kandinsky 2.1 decoder, after diffusers' pipeline_kandinsky.py.
 
+import { decodingOptionNames } from '../sampling/decoding.js'
 import { noiseStart } from '../sampling/noise-start.js'
-import { type DecoderJob, DecoderPipeline, decodingOptionNames } from './decoder.js'
-import { type PromptOptions, promptOptionNames, withPrompts } from './decoder-text.js'
+import { type DecoderJob, DecoderPipeline } from './decoder.js'
+import {
+  type PromptOptions,
+  promptOptionNames,
+  type TextDecoderComponents,
+  textDecoderParts,
+  withPrompts,
+} from './decoder-text.js'
 import type { TextToImageOptions } from './kandinsky-v22.js'
 
 export interface KandinskyOptions extends TextToImageOptions, PromptOptions {}
 
-/** What all decoders of 2.1 read prompts with. */
-export const textEncoding = { additionEmbedType: 'text_image', textEncoder: 'MultilingualCLIP' }
-
-export class KandinskyPipeline extends DecoderPipeline<KandinskyOptions> {
-  static readonly task = { name: 'text-to-image with Kandinsky 2.1', ...textEncoding, inChannels: 4 }
+export class KandinskyPipeline extends DecoderPipeline<KandinskyOptions, TextDecoderComponents> {
+  static readonly parts = textDecoderParts('text-to-image with Kandinsky 2.1', 4)
   readonly optionNames = [...promptOptionNames, ...decodingOptionNames, 'latents']
 
   async check(options: KandinskyOptions, embeddings: number): Promise<DecoderJob> {

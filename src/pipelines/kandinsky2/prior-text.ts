@@ -1,5 +1,6 @@
 // Texts as the prior reads them: CLIP's hidden states, pooled embeddings and attention masks.
-import type { Model } from '../../networks/network.js'
+import type { Integers } from '../../networks/calls.js'
+import type { Network } from '../../networks/network.js'
 import { concatRows, repeatRows, type Tensor } from '../../tensor.js'
 import type { Tokenizer } from '../../tokenizers/tokenizer.js'
 import { integers, warnTruncated } from '../call/prompts.js'
@@ -11,7 +12,7 @@ export interface EncodedText {
   /** [rows, 77, hiddenSize] */
   encoder_hidden_states: Tensor
   /** [rows, 77], 1 for real tokens */
-  attention_mask: { data: Int32Array; shape: number[] }
+  attention_mask: Integers
 }
 
 export interface EncodeTextOptions {
@@ -23,7 +24,7 @@ export interface EncodeTextOptions {
 }
 
 export async function encodeText(
-  { tokenizer, textEncoder }: { tokenizer: Tokenizer; textEncoder: Model },
+  { tokenizer, textEncoder }: { tokenizer: Tokenizer; textEncoder: Network<'CLIPTextModelWithProjection'> },
   texts: string[],
   { count, warn, signal }: EncodeTextOptions,
 ): Promise<EncodedText> {
@@ -32,8 +33,8 @@ export async function encodeText(
   const output = await textEncoder.run('forward', { input_ids: integers(inputIds) }, { signal })
   const mask = attentionMask.flatMap((row) => Array<Int32Array>(count).fill(row))
   return {
-    proj_embedding: repeatRows(output.text_embeds!, count),
-    encoder_hidden_states: repeatRows(output.last_hidden_state!, count),
+    proj_embedding: repeatRows(output.text_embeds, count),
+    encoder_hidden_states: repeatRows(output.last_hidden_state, count),
     attention_mask: integers(mask),
   }
 }

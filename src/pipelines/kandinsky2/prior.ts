@@ -2,13 +2,12 @@
 import { invalid, KandinskyError } from '../../errors.js'
 import type { ImageInput, RawImage } from '../../images/image.js'
 import { type ClipProcessorConfig, clipPreprocess, resolveImages } from '../../images/processing.js'
-import type { Model } from '../../networks/network.js'
 import { Generator, type RandomSource, randnTensor } from '../../random.js'
 import type { Scheduler } from '../../schedulers/scheduler.js'
-import { concatRows, elementCount, repeatRows, sliceRows, Tensor, tileRows } from '../../tensor.js'
-import type { ClipTokenizer } from '../../tokenizers/clip.js'
-import type { CallDefaults } from '../call/defaults.js'
+import { elementCount, repeatRows, sliceRows, Tensor, tileRows } from '../../tensor.js'
+import { ClipTokenizer } from '../../tokenizers/clip.js'
 import {
+  type Exact,
   expectGenerator,
   expectInteger,
   expectNumber,
@@ -17,9 +16,21 @@ import {
   expectTensor,
   maxImages,
 } from '../call/options.js'
-import { type CallOptions, callOptionNames, checkCallOptions, StepReporter } from '../call/progress.js'
-import { loadPriorComponents, openSide, type PretrainedOptions } from '../loading/load.js'
-import { guide, scaledNoise } from '../sampling/denoise.js'
+import { type CallOptions, callOptionNames, checkCallOptions, streamCall } from '../call/progress.js'
+import {
+  type ComponentsOf,
+  callDefaults,
+  network,
+  optionalNetwork,
+  scheduler,
+  settings,
+  tokenizer,
+  zeroImageEmbeds,
+} from '../loading/parts.js'
+import { guided, isGuided } from '../sampling/guidance.js'
+import { SamplingPipeline } from '../sampling/pipeline.js'
+import { type Predict, type Start, sample } from '../sampling/sample.js'
+import { scaledNoise } from '../sampling/start.js'
 import { encodeText, joinText } from './prior-text.js'
 
 /** What every call of a prior takes. */
@@ -66,19 +77,18 @@ export interface InterpolateOptions extends Omit<PriorOptions, 'prompt' | 'negat
 /** A string is a prompt; an image is anything else that `loadImage` takes, or preprocessed pixels [1, 3, size, size]. */
 export type ImageOrPrompt = string | Exclude<ImageInput, string> | Tensor
 
-export interface PriorComponents {
-  prior: Model
-  textEncoder: Model
-  /** only needed for image inputs, and for the zero image when the checkpoint does not store its embedding */
-  imageEncoder?: Model | undefined
-  tokenizer: ClipTokenizer
-  scheduler: Scheduler
-  imageProcessor?: ClipProcessorConfig | undefined
-  /** the checkpoint's own, before those of the reference */
-  defaults?: CallDefaults | undefined
-  /** [1, embeddingDim]: what the image encoder makes of an all-zero tensor; stored by `convert` */
-  zeroImageEmbeds?: Tensor | undefined
+export const priorParts = {
+  scheduler: scheduler(),
+  tokenizer: tokenizer(ClipTokenizer),
+  imageProcessor: settings<ClipProcessorConfig>('image_processor/preprocessor_config.json'),
+  defaults: callDefaults(),
+  textEncoder: network('CLIPTextModelWithProjection'),
+  prior: network('PriorTransformer'),
+  // The largest network of all; only needed for image inputs, and for the zero image where its embedding is not stored.
+  imageEncoder: optionalNetwork('CLIPVisionModelWithProjection', { late: true }),
+  zeroImageEmbeds: zeroImageEmbeds(),
 }
+export type PriorComponents = ComponentsOf<typeof priorParts>
 
 export const priorCallOptionNames = [
   ...['prompt', 'negativePrompt', 'numImagesPerPrompt', 'numInferenceSteps', 'guidanceScale', 'generator'],
@@ -87,7 +97,7 @@ export const priorCallOptionNames = [
 const textOptionNames = [...priorCallOptionNames, 'latents']
 const interpolateOptionNames = [...textOptionNames.filter((name) => name !== 'prompt'), 'negativePriorPrompt']
 
-/** The checked options of one run. */
+/** The options of one run, checked and with defaults. */
 export interface PriorCall extends CallOptions {
   prompts: string[]
   negatives: string[] | undefined
@@ -102,31 +112,60 @@ export interface PriorCall extends CallOptions {
   scheduler: Scheduler
 }
 
-export abstract class PriorPipeline {
-  scheduler: Scheduler
-  readonly components: PriorComponents
+/** A call that is checked; nothing is computed yet. */
+export interface PriorJob extends PriorCall {
+  /** where the run begins; called once the texts are encoded, as the reference draws its noise then */
+  begin(): Start | Promise<Start>
+}
+
+/** @typeParam Options those of `generate` */
+export abstract class PriorPipeline<Options extends PriorCallOptions> extends SamplingPipeline<PriorComponents> {
+  static readonly parts = priorParts
+  static override readonly side = 'prior'
   #zeroImageEmbeds: Tensor | undefined
 
   constructor(components: PriorComponents) {
-    this.components = components
-    this.scheduler = components.scheduler
+    super(components)
     this.#zeroImageEmbeds = components.zeroImageEmbeds
   }
 
   /**
-   * @param source a .gguf file, a folder of them, a folder in the Hugging Face layout, or a hub id; it may hold a decoder
-   *   too
-   * @throws KandinskyError `FILE_NOT_FOUND`, `BAD_FILE`, `UNSUPPORTED_MODEL`, `DEVICE_UNAVAILABLE`, `OUT_OF_MEMORY`
+   * Image embeddings for prompts, ordered prompt by prompt; all noise is drawn from `generator` in diffusers' order.
+   * @throws KandinskyError `INVALID_ARGUMENT`, `SHAPE_MISMATCH` before anything is computed
    */
-  static async fromPretrained<Pipeline>(
-    this: new (
-      components: PriorComponents,
-    ) => Pipeline,
-    source: string,
-    options: Omit<PretrainedOptions, 'tiling'> = {},
-  ): Promise<Pipeline> {
-    const checkpoint = await openSide(source, 'prior', options)
-    return new this(await loadPriorComponents(checkpoint, options))
+  async generate<Given extends Options>(options: Exact<Options, Given>): Promise<PriorResult> {
+    return this.run(await this.check(options))
+  }
+
+  /** `generate` as an async iterable of steps that ends with one `{ type: 'result', ... }` event. */
+  stream<Given extends Options>(options: Exact<Options, Given>) {
+    return streamCall((withEvents: Exact<Options, Given>) => this.generate<Given>(withEvents), options)
+  }
+
+  /** Checks the options of a call, resolves its defaults and loads its pictures. */
+  abstract check(options: Options): PriorJob | Promise<PriorJob>
+
+  /** Does what was checked. */
+  async run(job: PriorJob): Promise<PriorResult> {
+    const { prior } = this.components
+    const { negatives, rows, scheduler, generator, guidanceScale, signal } = job
+    const text = await this.#encodeTexts(job)
+    const model: Predict = async (hidden_states, timestep) => {
+      const inputs = { ...text, hidden_states, timestep: Tensor.scalar(timestep) }
+      return (await prior.run('forward', inputs, { signal })).predicted_image_embedding
+    }
+    const predict = guided(guidanceScale, model)
+    const start = await job.begin()
+    const embeds = await sample({
+      ...{ stage: 'prior', scheduler, predict, generator, namesNextTimestep: true },
+      ...start,
+      ...checkCallOptions(job),
+    })
+      .then(async (latents) => (await prior.run('post_process', { latents }, { signal })).image_embeds)
+      .finally(() => prior.releaseWeights())
+    if (negatives)
+      return { imageEmbeds: sliceRows(embeds, 0, rows / 2), negativeImageEmbeds: sliceRows(embeds, rows / 2, rows) }
+    return { imageEmbeds: embeds, negativeImageEmbeds: repeatRows(await this.zeroImageEmbeds(signal), rows) }
   }
 
   /**
@@ -157,7 +196,7 @@ export abstract class PriorPipeline {
     for (const [i, item] of items.entries()) {
       const embeds =
         typeof item === 'string'
-          ? (await this.embedText({ ...call, prompt: item })).imageEmbeds
+          ? (await this.run(this.checkText({ ...call, prompt: item }))).imageEmbeds
           : tileRows(await this.encodeImage(item, shared.signal), shared.numImagesPerPrompt ?? 1)
       sum = addWeighted(sum, embeds, weights[i]!, `imagesAndPrompts[${i}]`)
     }
@@ -168,7 +207,7 @@ export abstract class PriorPipeline {
   async encodeImage(image: ImageInput | readonly ImageInput[] | Tensor, signal?: AbortSignal): Promise<Tensor> {
     const encoder = this.#imageEncoder('an image input')
     const pixels = image instanceof Tensor ? image : await this.#preprocess(image, signal)
-    return (await encoder.run('forward', { pixel_values: pixels }, { signal })).image_embeds!
+    return (await encoder.run('forward', { pixel_values: pixels }, { signal })).image_embeds
   }
 
   /** The embedding [1, embeddingDim] of an all-zero pixel tensor (not of a black image), computed at most once. */
@@ -180,19 +219,9 @@ export abstract class PriorPipeline {
       const size = Number(encoder.config.image_size ?? 224)
       const shape = [1, 3, size, size]
       const zeros = new Tensor(new Float32Array(elementCount(shape)), shape)
-      this.#zeroImageEmbeds = (await encoder.run('forward', { pixel_values: zeros }, { signal })).image_embeds!
+      this.#zeroImageEmbeds = (await encoder.run('forward', { pixel_values: zeros }, { signal })).image_embeds
     }
     return this.#zeroImageEmbeds
-  }
-
-  /** Waits for running calls, then frees every network. Later calls reject with `DISPOSED`. */
-  async dispose(): Promise<void> {
-    const { prior, textEncoder, imageEncoder } = this.components
-    await Promise.all([textEncoder, prior, imageEncoder].map((model) => model?.dispose()))
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.dispose()
   }
 
   /** Checks what every call of a prior takes and resolves its defaults. */
@@ -216,20 +245,17 @@ export abstract class PriorPipeline {
   }
 
   /** Checks the options of a run that starts from noise. */
-  protected checkText(options: PriorOptions): PriorCall & { latents: Tensor | undefined } {
+  protected checkText(options: PriorOptions): PriorJob {
     expectOptions(options, textOptionNames)
     const call = this.checkCall(options)
-    const { latents } = options
-    return { ...call, latents: latents && expectTensor('latents', latents, [call.rows, this.dimensions]) }
-  }
-
-  /** Text to embedding, from noise. */
-  protected async embedText(options: PriorOptions): Promise<PriorResult> {
-    const { latents, ...call } = this.checkText(options)
     const { scheduler, rows, generator } = call
-    return this.run(call, scheduler.timesteps, () =>
-      scaledNoise(latents ?? randnTensor([rows, this.dimensions], generator), scheduler),
-    )
+    const shape = [rows, this.dimensions]
+    const given = options.latents && expectTensor('latents', options.latents, shape)
+    const begin = () => ({
+      timesteps: scheduler.timesteps,
+      latents: scaledNoise(given ?? randnTensor(shape, generator), scheduler),
+    })
+    return { ...call, begin }
   }
 
   /** The negative embedding of `interpolate`. */
@@ -238,48 +264,10 @@ export abstract class PriorPipeline {
     call: Omit<PriorOptions, 'prompt'>,
     _shape: readonly number[],
   ): Promise<Tensor> {
-    const { imageEmbeds, negativeImageEmbeds } = await this.embedText({ ...call, prompt: negativePrompt ?? '' })
+    const { imageEmbeds, negativeImageEmbeds } = await this.run(
+      this.checkText({ ...call, prompt: negativePrompt ?? '' }),
+    )
     return negativePrompt ? imageEmbeds : negativeImageEmbeds
-  }
-
-  /** The prior's loop over `timesteps`, from what `start` gives once the texts are encoded. */
-  protected async run(
-    call: PriorCall,
-    timesteps: readonly number[],
-    start: () => Tensor | Promise<Tensor>,
-  ): Promise<PriorResult> {
-    const { prior } = this.components
-    const { negatives, rows, signal } = call
-    const text = await this.#encodeTexts(call)
-    const first = await start()
-    const embeds = await this.#loop(call, timesteps, text, first).finally(() => prior.releaseWeights())
-    if (negatives)
-      return { imageEmbeds: sliceRows(embeds, 0, rows / 2), negativeImageEmbeds: sliceRows(embeds, rows / 2, rows) }
-    return { imageEmbeds: embeds, negativeImageEmbeds: repeatRows(await this.zeroImageEmbeds(signal), rows) }
-  }
-
-  async #loop(
-    call: PriorCall,
-    timesteps: readonly number[],
-    text: Awaited<ReturnType<typeof encodeText>>,
-    first: Tensor,
-  ): Promise<Tensor> {
-    const { prior } = this.components
-    const { scheduler, guidanceScale, generator, signal } = call
-    const guided = guidanceScale > 1
-    let latents = first
-    const reporter = new StepReporter('prior', timesteps.length, call)
-    for (const [index, timestep] of timesteps.entries()) {
-      reporter.check()
-      const hidden_states = guided ? concatRows([latents, latents]) : latents
-      const inputs = { ...text, hidden_states, timestep: new Tensor(new Float32Array([timestep]), [1]) }
-      const output = (await prior.run('forward', inputs, { signal })).predicted_image_embedding!
-      const predicted = guided ? guide(output, guidanceScale) : output
-      const prevTimestep = timesteps[index + 1]
-      latents = scheduler.step(predicted, timestep, latents, { generator, prevTimestep }).prevSample
-      latents = await reporter.report(index, timestep, latents)
-    }
-    return (await prior.run('post_process', { latents }, { signal })).image_embeds!
   }
 
   /** Length of an embedding. */
@@ -292,7 +280,7 @@ export abstract class PriorPipeline {
     // A negative prompt runs as a prompt of its own in the same batch: its result is the negative embedding.
     const texts = negatives ? [...prompts, ...negatives] : prompts
     const text = await encodeText(this.components, texts, { count, warn: true, signal })
-    if (guidanceScale <= 1) return text
+    if (!isGuided(guidanceScale)) return text
     const uncond = negatives ? [...negatives, ...negatives] : texts.map(() => '')
     return joinText(await encodeText(this.components, uncond, { count, warn: false, signal }), text)
   }
@@ -312,7 +300,7 @@ export abstract class PriorPipeline {
     return clipPreprocess(image, imageProcessor, { signal })
   }
 
-  #imageEncoder(purpose: string): Model {
+  #imageEncoder(purpose: string) {
     const { imageEncoder } = this.components
     if (imageEncoder) return imageEncoder
     throw new KandinskyError('UNSUPPORTED_MODEL', `Expected a checkpoint with an image_encoder for ${purpose}`)

@@ -2,13 +2,15 @@
 import { KandinskyError } from '../../errors.js'
 import type { RawImage } from '../../images/image.js'
 import { countImages, preprocessImage, resolveImages, type TensorOrImage } from '../../images/processing.js'
-import type { Model } from '../../networks/network.js'
+import type { Recipe } from '../../images/recipe.js'
 import { randnTensor } from '../../random.js'
 import type { Scheduler } from '../../schedulers/scheduler.js'
-import { concatRows, repeatRows, rowsOf, sameShape, Tensor, tileRows } from '../../tensor.js'
+import { repeatRows, sameShape, Tensor, tileRows } from '../../tensor.js'
 import { expectOneOrEach } from '../call/options.js'
-import { type CheckedCall, type DecoderJob, latentChannels } from '../kandinsky2/decoder.js'
-import { startAt } from './denoise.js'
+import { encodeImages, latentChannels, type Movq } from './autoencoder.js'
+import type { CheckedCall } from './decoding.js'
+import type { Start } from './sample.js'
+import { startAt } from './start.js'
 
 export interface ImageStartOptions {
   /**
@@ -35,11 +37,11 @@ export interface NoiseLevel {
  * @param noiseLevel how much noise to add; default: what the run's first timestep expects
  */
 export async function imageStart(
-  movq: Model,
+  movq: Movq,
   { image, strength = 0.3 }: ImageStartOptions,
   call: CheckedCall,
   noiseLevel?: (strength: number) => NoiseLevel,
-): Promise<Pick<DecoderJob, 'begin' | 'recipe'>> {
+): Promise<{ begin: () => Promise<Start>; recipe: Recipe }> {
   const { scheduler, count, steps, embeddings, generator, latentShape, signal } = call
   const index = startAt(steps, strength, scheduler)
   const images = await resolveImages(image, { signal })
@@ -69,31 +71,10 @@ function expectImages(images: (RawImage | Tensor)[], { embeddings, latentShape }
 }
 
 async function imageLatents(
-  movq: Model,
+  movq: Movq,
   images: (RawImage | Tensor)[],
   { height, width, signal }: CheckedCall,
 ): Promise<Tensor> {
   const inputs = await Promise.all(images.map((image) => preprocessImage(image, { height, width, signal })))
   return encodeImages(movq, inputs, signal)
-}
-
-/**
- * MoVQ latents of pictures [n, 3, h, w] in [-1, 1], encoded one at a time; one that repeats its predecessor is not
- * encoded again, and latents stay as they are.
- */
-export async function encodeImages(movq: Model, pictures: readonly Tensor[], signal?: AbortSignal): Promise<Tensor> {
-  const latents: Tensor[] = []
-  let previous: Tensor | undefined
-  for (const sample of pictures.flatMap(rowsOf)) {
-    if (sample.shape[1] === latentChannels(movq)) latents.push(sample)
-    else if (previous && sameBytes(previous.data, sample.data)) latents.push(latents.at(-1)!)
-    else latents.push((await movq.run('encode', { sample }, { signal })).latents!)
-    previous = sample
-  }
-  return concatRows(latents)
-}
-
-function sameBytes(a: Float32Array, b: Float32Array): boolean {
-  const bytes = (array: Float32Array) => Buffer.from(array.buffer, array.byteOffset, array.byteLength)
-  return bytes(a).equals(bytes(b))
 }

@@ -7,14 +7,13 @@
 import { KandinskyError } from '../../errors.js'
 import { interpolateNearest, type TensorOrImage } from '../../images/processing.js'
 import { type InpaintInputs, prepareMask, prepareMaskAndMaskedImage } from '../../images/processing-inpaint.js'
-import type { Model } from '../../networks/network.js'
 import type { Scheduler } from '../../schedulers/scheduler.js'
 import { concatChannels, repeatRows, sliceRows, Tensor } from '../../tensor.js'
-import type { CheckedCall, DecoderJob, Start } from '../kandinsky2/decoder.js'
-import { onePerEmbedding } from '../kandinsky2/hint.js'
-import { scaledNoise } from './denoise.js'
-import { encodeImages } from './image-start.js'
+import { encodeImages, type Movq } from './autoencoder.js'
+import type { CheckedCall } from './decoding.js'
 import { initialNoise, type LatentsOption } from './noise-start.js'
+import type { Start } from './sample.js'
+import { onePerEmbedding, scaledNoise } from './start.js'
 
 export interface InpaintStartOptions extends LatentsOption {
   /**
@@ -29,17 +28,22 @@ export interface InpaintStartOptions extends LatentsOption {
   maskImage: TensorOrImage | readonly TensorOrImage[]
 }
 
+/** A start with the channels that the UNet sees behind the latents, one row per picture. */
+export interface InpaintStart extends Start {
+  extraChannels: Tensor
+}
+
 /**
  * Checks and loads picture and mask of a call; the result encodes them.
  *
  * @param blend whether to put the known region back after every step
  */
 export async function inpaintStart(
-  movq: Model,
+  movq: Movq,
   options: InpaintStartOptions,
   call: CheckedCall,
   blend: boolean,
-): Promise<DecoderJob['begin']> {
+): Promise<() => Promise<InpaintStart>> {
   const draw = initialNoise(call, options)
   const inputs = await inpaintInputs(options, call)
   const { scheduler, count } = call
@@ -47,7 +51,7 @@ export async function inpaintStart(
     const { known, keep } = await maskedLatents(movq, inputs, call)
     const masked = new Tensor(multiplyMask(known, keep), known.shape)
     const noise = draw()
-    const start: Start = {
+    const start: InpaintStart = {
       timesteps: scheduler.timesteps,
       latents: scaledNoise(noise, scheduler),
       extraChannels: repeatRows(concatChannels([masked, keep]), count),
@@ -73,7 +77,7 @@ async function inpaintInputs({ image, maskImage }: InpaintStartOptions, call: Ch
 }
 
 /** The picture's latents, and the mask on their grid: 1 where they are kept. */
-async function maskedLatents(movq: Model, { image, mask }: InpaintInputs, { latentShape, signal }: CheckedCall) {
+async function maskedLatents(movq: Movq, { image, mask }: InpaintInputs, { latentShape, signal }: CheckedCall) {
   const [, , h, w] = latentShape as [number, number, number, number]
   return { known: await encodeImages(movq, [image], signal), keep: prepareMask(interpolateNearest(mask, h, w)) }
 }

@@ -2,8 +2,9 @@
 import { type RandomSource, randnTensor } from '../../random.js'
 import { Tensor } from '../../tensor.js'
 import { expectTensor } from '../call/options.js'
-import type { CheckedCall, DecoderJob } from '../kandinsky2/decoder.js'
-import { scaledNoise } from './denoise.js'
+import type { CheckedCall } from './decoding.js'
+import type { Start } from './sample.js'
+import { scaledNoise } from './start.js'
 
 export interface LatentsOption {
   /** initial noise [rows, 4, height / 8, width / 8] instead of a drawn one */
@@ -22,7 +23,7 @@ export function initialNoise(
 }
 
 /** Checks the initial noise of a call; the result begins a run over all timesteps. */
-export function noiseStart(call: CheckedCall, options: LatentsOption): DecoderJob['begin'] {
+export function noiseStart(call: CheckedCall, options: LatentsOption): () => Promise<Start> {
   const { scheduler } = call
   const noise = initialNoise(call, options)
   return async () => ({ timesteps: scheduler.timesteps, latents: scaledNoise(noise(), scheduler) })

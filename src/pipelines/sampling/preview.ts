@@ -7,17 +7,16 @@
 // to random latents instead it is 86 %, and a MoVQ decode of the latents averaged 2 x 2, far dearer, comes to 88 %.
 import type { RawImage } from '../../images/image.js'
 import { postprocess, toRawImages } from '../../images/processing.js'
-import type { Model } from '../../networks/network.js'
 import { Tensor } from '../../tensor.js'
-import { movqScaleFactor } from './denoise.js'
+import { type Movq, movqScaleFactor } from './autoencoder.js'
 
 /** Per colour: one coefficient per latent channel, and a constant. */
 type Projection = readonly (readonly number[])[]
 
-const projections = new WeakMap<Model, Promise<Projection>>()
+const projections = new WeakMap<Movq, Promise<Projection>>()
 
 /** What makes pictures of latents [n, c, h, w], with one pixel per cell; the map is fitted at the first call. */
-export async function previewer(movq: Model): Promise<(latents: Tensor) => RawImage[]> {
+export async function previewer(movq: Movq): Promise<(latents: Tensor) => RawImage[]> {
   let fitted = projections.get(movq)
   if (!fitted) {
     // Calls that come meanwhile share the fit, so no single one may abort it.
@@ -45,9 +44,9 @@ function project(latents: Tensor, projection: Projection): Tensor {
   return new Tensor(out, [rows, projection.length, height, width])
 }
 
-async function fit(movq: Model): Promise<Projection> {
-  const latents = (await movq.run('encode', { sample: colourChart() })).latents!
-  const decoded = (await movq.run('decode', { latents })).sample!
+async function fit(movq: Movq): Promise<Projection> {
+  const latents = (await movq.run('encode', { sample: colourChart() })).latents
+  const decoded = (await movq.run('decode', { latents })).sample
   const [, channels, height, width] = latents.shape as [number, number, number, number]
   const pixels = height * width
   const cells = Array.from({ length: pixels }, (_, i) => [

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import path from 'node:path'
 import test from 'node:test'
 import { openCheckpoint } from '../../dist/checkpoint/open.js'
-import { listDevices, Model, ModelGroup, resolveDevice } from '../../dist/networks/network.js'
+import { listDevices, resolveDevice } from '../../dist/networks/devices.js'
+import { NetworkGroup } from '../../dist/networks/group.js'
+import { Network } from '../../dist/networks/network.js'
 
 const fixtures = path.resolve(import.meta.dirname, '../fixtures')
 const checkpoint = await openCheckpoint(path.join(fixtures, 'checkpoints/kandinsky-2-2-prior'))
@@ -31,14 +33,14 @@ test('devices are named, and the default is one of them', () => {
 
 test('bad options are refused before anything is loaded', () => {
   for (const threads of [0, -1, 1.5, NaN, '2', 1e9])
-    assert.throws(() => new Model(prior, { threads }), { code: 'INVALID_ARGUMENT', message: /threads/ })
+    assert.throws(() => new Network(prior, { threads }), { code: 'INVALID_ARGUMENT', message: /threads/ })
   for (const packing of ['loose', 1, null])
-    assert.throws(() => new Model(prior, { packing }), { code: 'INVALID_ARGUMENT', message: /'compact' or 'fast'/ })
-  assert.throws(() => new Model(prior, { weights: 'int8' }), { code: 'INVALID_ARGUMENT', message: /weights/ })
+    assert.throws(() => new Network(prior, { packing }), { code: 'INVALID_ARGUMENT', message: /'compact' or 'fast'/ })
+  assert.throws(() => new Network(prior, { weights: 'int8' }), { code: 'INVALID_ARGUMENT', message: /weights/ })
 })
 
 test('a network loads when it first runs, or when it is told to', async () => {
-  const model = new Model(prior, onCpu)
+  const model = new Network(prior, onCpu)
   assert.deepEqual(model.memory(), { weights: 0, compute: 0 })
   const { image_embeds: result } = await postProcess(model)
   assert.deepEqual(result.shape, [1, 128])
@@ -54,7 +56,7 @@ test('a network loads when it first runs, or when it is told to', async () => {
 test('quantized weights take less memory', async () => {
   const sizes = []
   for (const weights of ['f32', 'f16', 'q8_0', 'q4_0']) {
-    const model = new Model(prior, { ...onCpu, weights })
+    const model = new Network(prior, { ...onCpu, weights })
     await model.load()
     sizes.push(model.memory().weights)
     await model.dispose()
@@ -67,7 +69,7 @@ test('quantized weights take less memory', async () => {
 })
 
 test('weights packed fast are freed at the end of a stage and packed again for the next', async () => {
-  const [compact, fast] = ['compact', 'fast'].map((packing) => new Model(prior, { ...onCpu, packing }))
+  const [compact, fast] = ['compact', 'fast'].map((packing) => new Network(prior, { ...onCpu, packing }))
   const inputs = {
     hidden_states: { data: new Float32Array(128).fill(0.1), shape: [1, 128] },
     proj_embedding: { data: new Float32Array(128).fill(0.2), shape: [1, 128] },
@@ -88,7 +90,7 @@ test('weights packed fast are freed at the end of a stage and packed again for t
 })
 
 test('calls on one network queue and give each its own result', async () => {
-  const model = new Model(textEncoder, onCpu)
+  const model = new Network(textEncoder, onCpu)
   const ids = (first) => ({ data: Int32Array.from({ length: 77 }, (_, i) => first + i), shape: [1, 77] })
   const run = (first) => model.run('forward', { input_ids: ids(first) })
   const alone = []
@@ -98,7 +100,7 @@ test('calls on one network queue and give each its own result', async () => {
 })
 
 test('an abort stops a call before, while it waits and while it runs; others go on', async () => {
-  const model = new Model(textEncoder, onCpu)
+  const model = new Network(textEncoder, onCpu)
   const reason = new Error('enough')
   await assert.rejects(encode(model, { signal: AbortSignal.abort(reason) }), reason)
   const expected = await encode(model)
@@ -117,7 +119,7 @@ test('an abort stops a call before, while it waits and while it runs; others go 
 })
 
 test('an aborted load leaves the network usable', async () => {
-  const model = new Model(prior, { ...onCpu, weights: 'q4_0' })
+  const model = new Network(prior, { ...onCpu, weights: 'q4_0' })
   const controller = new AbortController()
   const reason = new Error('enough')
   const loading = model.load({ signal: controller.signal })
@@ -128,8 +130,8 @@ test('an aborted load leaves the network usable', async () => {
 })
 
 test('networks of a group take turns: only the one that ran last holds memory', async () => {
-  const group = new ModelGroup()
-  const models = [prior, textEncoder].map((component) => new Model(component, { ...onCpu, group }))
+  const group = new NetworkGroup()
+  const models = [prior, textEncoder].map((component) => new Network(component, { ...onCpu, group }))
   const [first, second] = models
   const results = await Promise.all([postProcess(first), encode(second), postProcess(first), encode(second)])
   assert.deepEqual(results[0], results[2])
@@ -141,7 +143,7 @@ test('networks of a group take turns: only the one that ran last holds memory', 
 })
 
 test('dispose waits for the running call, later calls are refused', async () => {
-  const model = new Model(textEncoder, onCpu)
+  const model = new Network(textEncoder, onCpu)
   const running = encode(model)
   await model.load()
   const disposed = model.dispose()
@@ -153,7 +155,7 @@ test('dispose waits for the running call, later calls are refused', async () => 
 })
 
 test('wrong inputs are errors that leave the network usable', async () => {
-  const model = new Model(prior, onCpu)
+  const model = new Network(prior, onCpu)
   await assert.rejects(model.run('no_such_method', { latents }), { code: 'INVALID_ARGUMENT' })
   await assert.rejects(model.run('post_process', {}), { code: 'INVALID_ARGUMENT', message: /latents/ })
   const wrong = { data: new Float32Array(3), shape: [1, 3] }

@@ -1,0 +1,74 @@
+// What each network takes and gives: the methods of native/models/, one file each, under the reference's names.
+// Adding a network to native/models/registry.cpp adds its entry here; everything else follows from it.
+import type { Tensor } from '../tensor.js'
+
+/** Token ids and masks. */
+export interface Integers {
+  data: Int32Array
+  shape: readonly number[]
+}
+
+/** Shapes use B for rows of the batch. */
+export interface NetworkCalls {
+  CLIPTextModelWithProjection: {
+    /** ids [B, 77] to the projected embedding [B, projection] and all hidden states [B, 77, hidden] */
+    forward(inputs: { input_ids: Integers }): { text_embeds: Tensor; last_hidden_state: Tensor }
+  }
+  CLIPVisionModelWithProjection: {
+    /** preprocessed pixels [B, 3, size, size] to [B, projection] */
+    forward(inputs: { pixel_values: Tensor }): { image_embeds: Tensor }
+  }
+  MultilingualCLIP: {
+    /** ids and mask [B, 77] to the projected embedding [B, projection] and all hidden states [B, 77, hidden] */
+    forward(inputs: { input_ids: Integers; attention_mask: Integers }): {
+      text_embeds: Tensor
+      last_hidden_state: Tensor
+    }
+  }
+  PriorTransformer: {
+    /** embeddings [B, D] at a timestep [1] to the predicted ones [B, D]; the mask is 1 for real tokens */
+    forward(inputs: {
+      hidden_states: Tensor
+      timestep: Tensor
+      proj_embedding: Tensor
+      encoder_hidden_states: Tensor
+      attention_mask: Integers
+    }): { predicted_image_embedding: Tensor }
+    /** embeddings as the prior works on them [B, D] to CLIP's */
+    post_process(inputs: { latents: Tensor }): { image_embeds: Tensor }
+  }
+  UNet2DConditionModel: {
+    /** latents [B, C, h, w] at a timestep [1] to noise, or noise and variance, of the same size */
+    forward(inputs: { sample: Tensor; timestep: Tensor } & UNetConditioning): { sample: Tensor }
+  }
+  VQModel: {
+    /** pictures [B, 3, height, width] in [-1, 1] to latents [B, 4, h, w] */
+    encode(inputs: { sample: Tensor }): { latents: Tensor }
+    decode(inputs: { latents: Tensor }): { sample: Tensor }
+  }
+  DPTForDepthEstimation: {
+    /** preprocessed pixels [B, 3, height, width] to depth [B, height, width], larger is nearer */
+    forward(inputs: { pixel_values: Tensor }): { predicted_depth: Tensor }
+  }
+}
+
+/** What guides a UNet beside the latents; its config tells which of these it takes. */
+export interface UNetConditioning {
+  /** [B, D] */
+  image_embeds?: Tensor
+  /** 2.1: pooled text [B, D], and its tokens [B, 77, hidden] */
+  text_embeds?: Tensor
+  encoder_hidden_states?: Tensor
+  /** ControlNet: [B, 3, height, width] in 0..1 */
+  hint?: Tensor
+}
+
+export type NetworkClass = keyof NetworkCalls
+export type Method<Class extends NetworkClass> = keyof NetworkCalls[Class] & string
+type Call<Class extends NetworkClass, Name extends Method<Class>> = NetworkCalls[Class][Name] extends (
+  inputs: infer Inputs,
+) => infer Outputs
+  ? { inputs: Inputs; outputs: Outputs }
+  : never
+export type Inputs<Class extends NetworkClass, Name extends Method<Class>> = Call<Class, Name>['inputs']
+export type Outputs<Class extends NetworkClass, Name extends Method<Class>> = Call<Class, Name>['outputs']

@@ -1,0 +1,80 @@
+// What every pipeline is: parts that it declares, loaded from a checkpoint, and freed together.
+import type { Checkpoint, Side } from '../../checkpoint/pipeline-files.js'
+import type { NetworkGroup } from '../../networks/group.js'
+import { networkOptionNames } from '../../networks/network.js'
+import { expectOptions } from '../call/options.js'
+import { openSource, requireSide, sourceOptionNames } from './open.js'
+import { type ComponentsOf, loadParts, networksOf, type Parts, type PretrainedOptions } from './parts.js'
+
+/** A pipeline's class with its declaration. */
+export interface PipelineClass<Instance> {
+  readonly parts: Parts
+  readonly side: Side
+  // biome-ignore lint/suspicious/noExplicitAny: what its own parts become
+  new (components: any): Instance
+}
+
+export abstract class Pipeline<Components extends object> {
+  /** which of a checkpoint's two pipelines this is; families without a prior have decoders only */
+  static readonly side: Side = 'decoder'
+  readonly components: Components
+
+  constructor(components: Components) {
+    this.components = components
+  }
+
+  /**
+   * @param source a .gguf file, a folder of them, a folder in the Hugging Face layout, or a hub id; it may hold more than
+   *   this pipeline needs
+   * @throws KandinskyError `FILE_NOT_FOUND`, `BAD_FILE`, `UNSUPPORTED_MODEL` (also for a checkpoint of another task),
+   *   `DEVICE_UNAVAILABLE`, `OUT_OF_MEMORY`, `INVALID_ARGUMENT`
+   */
+  static async fromPretrained<Instance>(
+    this: PipelineClass<Instance>,
+    source: string,
+    options: PretrainedOptions = {},
+  ): Promise<Instance> {
+    // biome-ignore-start lint/complexity/noThisInStatic: the class that it is called on
+    expectOptions(options, pretrainedOptionNames(this.parts))
+    return load(this, await openSource(source, options), options)
+    // biome-ignore-end lint/complexity/noThisInStatic: the class that it is called on
+  }
+
+  /** Waits for running calls, then frees every network. Later calls reject with `DISPOSED`. Idempotent. */
+  async dispose(): Promise<void> {
+    await Promise.all(networksOf(this.components).map((network) => network.dispose()))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose()
+  }
+}
+
+/** A pipeline from an opened checkpoint. */
+export async function load<Instance>(
+  Class: PipelineClass<Instance>,
+  checkpoint: Checkpoint,
+  options: PretrainedOptions,
+  group?: NetworkGroup,
+): Promise<Instance> {
+  const components: ComponentsOf<Parts> = await loadParts(
+    Class.parts,
+    requireSide(checkpoint, Class.side),
+    options,
+    group,
+  )
+  return new Class(components)
+}
+
+/** The options that loading these parts takes. */
+export function pretrainedOptionNames(parts: Parts): string[] {
+  const all = Object.values(parts)
+  const networks = all.flatMap(({ network }) => network ?? [])
+  const tiled = networks.some(({ className }) => className === 'VQModel')
+  return [
+    ...sourceOptionNames,
+    ...networkOptionNames.filter((name) => name !== 'tiling' || tiled),
+    ...(all.some(({ isScheduler }) => isScheduler) ? ['scheduler'] : []),
+    ...(networks.length > 1 ? ['offload'] : []),
+  ]
+}

@@ -1,0 +1,117 @@
+// The options of every call that makes pictures, checked once.
+import type { RawImage } from '../../images/image.js'
+import type { RandomSource } from '../../random.js'
+import type { Scheduler } from '../../schedulers/scheduler.js'
+import type { Tensor } from '../../tensor.js'
+import {
+  expectBoolean,
+  expectGenerator,
+  expectInteger,
+  expectNumber,
+  expectOneOf,
+  maxImages,
+  maxSide,
+} from '../call/options.js'
+import { type CallOptions, callOptionNames, checkCallOptions } from '../call/progress.js'
+import { latentChannels, latentSide, type Movq, movqScaleFactor, type OutputType } from './autoencoder.js'
+
+export interface DecodingOptions extends CallOptions {
+  /**
+   * pixels, default 512; rounded up to a multiple of 64. A checkpoint may have defaults of its own for this and the
+   * next three (generation_config.json)
+   */
+  height?: number | undefined
+  width?: number | undefined
+  /** denoising steps, default 100 */
+  numInferenceSteps?: number | undefined
+  /** classifier-free guidance, off up to 1; default 4 */
+  guidanceScale?: number | undefined
+  /** pictures per embedding, default 1 */
+  numImagesPerPrompt?: number | undefined
+  /** source of noise, or one per picture; default: a randomly seeded one */
+  generator?: RandomSource | RandomSource[] | undefined
+  /** `image`: RawImage; `float`: Tensor [n, height, width, 3] in 0..1; `latent`: Tensor [n, 4, h, w]. Default `image` */
+  outputType?: OutputType | undefined
+  /** step events carry small pictures of the state so far; default false */
+  preview?: boolean | undefined
+}
+
+export const decodingOptionNames = [
+  ...Object.keys({
+    height: true,
+    width: true,
+    numInferenceSteps: true,
+    guidanceScale: true,
+    numImagesPerPrompt: true,
+    generator: true,
+    outputType: true,
+    preview: true,
+  } satisfies Record<Exclude<keyof DecodingOptions, keyof CallOptions>, true>),
+  ...callOptionNames,
+]
+
+/** `images` is RawImage[] for `image`, one Tensor for `float` and `latent`. */
+export interface ImageResult<Images = RawImage[]> {
+  images: Images
+}
+export type ImagesOf<Options> = Options extends { outputType: 'float' | 'latent' }
+  ? Tensor
+  : Options extends { outputType: OutputType }
+    ? RawImage[] | Tensor
+    : RawImage[]
+
+/** The options of a call with defaults. */
+export interface CheckedCall extends CallOptions {
+  /** embeddings and pictures per embedding */
+  embeddings: number
+  count: number
+  /** of the pictures, in pixels; multiples of 64 */
+  height: number
+  width: number
+  /** [embeddings * count, channels, h, w] */
+  latentShape: readonly number[]
+  steps: number
+  guidanceScale: number
+  generator: RandomSource | RandomSource[]
+  outputType: OutputType
+  preview: boolean
+  /** this call's own, its timesteps set */
+  scheduler: Scheduler
+}
+
+/** What a pipeline and its checkpoint say where a call says nothing. */
+export interface DecodingDefaults {
+  height: number
+  width: number
+  numInferenceSteps: number
+  guidanceScale: number
+}
+
+/**
+ * @param defaults the reference's, with the checkpoint's own laid over them
+ * @throws KandinskyError `INVALID_ARGUMENT`
+ */
+export function checkDecoding(
+  options: DecodingOptions,
+  embeddings: number,
+  { movq, scheduler: own }: { movq: Movq; scheduler: Scheduler },
+  defaults: DecodingDefaults,
+): CheckedCall {
+  const count = expectInteger('numImagesPerPrompt', options.numImagesPerPrompt ?? 1, 1, maxImages)
+  const factor = movqScaleFactor(movq)
+  const side = (name: 'height' | 'width') =>
+    latentSide(expectInteger(name, options[name] ?? defaults[name], 1, maxSide), factor)
+  const [h, w] = [side('height'), side('width')]
+  const steps = expectInteger('numInferenceSteps', options.numInferenceSteps ?? defaults.numInferenceSteps, 1, 1000)
+  const scheduler = own.clone()
+  scheduler.setTimesteps(steps)
+  return {
+    ...checkCallOptions(options),
+    ...{ embeddings, count, steps, scheduler },
+    ...{ height: h * factor, width: w * factor, latentShape: [embeddings * count, latentChannels(movq), h, w] },
+    guidanceScale: expectNumber('guidanceScale', options.guidanceScale ?? defaults.guidanceScale),
+    generator: expectGenerator(options.generator, embeddings * count),
+    outputType: expectOneOf('outputType', options.outputType ?? 'image', ['image', 'float', 'latent']),
+    preview: expectBoolean('preview', options.preview ?? false),
+  }
+}

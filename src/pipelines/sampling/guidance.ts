@@ -1,0 +1,40 @@
+// Classifier-free guidance: a prediction is pushed away from what the model predicts without the prompt (Ho and Salimans
+// 2022). Each form wraps a `Predict`; the loop of sample.ts knows nothing of it.
+import { concatChannels, concatRows, sliceRows, splitChannels, Tensor } from '../../tensor.js'
+import type { Predict } from './sample.js'
+
+/** uncond + g (cond - uncond) on a batch [uncond; cond], in float32 like the reference. */
+export function guide(batch: Tensor, guidanceScale: number): Tensor {
+  const rows = batch.shape[0]! / 2
+  const uncond = sliceRows(batch, 0, rows)
+  const cond = sliceRows(batch, rows, 2 * rows)
+  const scale = Math.fround(guidanceScale)
+  const data = uncond.data.map((u, i) => u + Math.fround(scale * Math.fround(cond.data[i]! - u)))
+  return new Tensor(data, uncond.shape)
+}
+
+/** Guidance is off up to 1, where it would not change the prediction or weaken the prompt. */
+export function isGuided(guidanceScale: number): boolean {
+  return guidanceScale > 1
+}
+
+/** `model` sees each sample twice, with the unconditional inputs first; what it makes of both becomes one. */
+export function guided(
+  guidanceScale: number,
+  model: Predict,
+  combine: (batch: Tensor) => Tensor = (batch) => guide(batch, guidanceScale),
+): Predict {
+  if (!isGuided(guidanceScale)) return model
+  return async (sample, timestep) => combine(await model(concatRows([sample, sample]), timestep))
+}
+
+/**
+ * `guide` for outputs of noise and, behind its channels, variance: guidance acts on the noise only, the variance is that
+ * of the conditional branch (diffusers' pipeline_kandinsky2_2.py).
+ */
+export function guideNoise(batch: Tensor, channels: number, guidanceScale: number): Tensor {
+  if (batch.shape[1] === channels) return guide(batch, guidanceScale)
+  const [noise, variance] = splitChannels(batch, channels)
+  const rows = batch.shape[0]! / 2
+  return concatChannels([guide(noise, guidanceScale), sliceRows(variance, rows, 2 * rows)])
+}

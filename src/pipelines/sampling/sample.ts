@@ -1,0 +1,52 @@
+// The one sampling loop: priors, UNets and transformers differ in what predicts, not in how it is repeated.
+import type { RawImage } from '../../images/image.js'
+import type { RandomSource } from '../../random.js'
+import type { Scheduler } from '../../schedulers/scheduler.js'
+import type { Tensor } from '../../tensor.js'
+import { type CallOptions, type StepEvent, StepReporter } from '../call/progress.js'
+
+/** What a model, guided or not, makes of a sample at a timestep: what the scheduler's `step` takes. */
+export type Predict = (sample: Tensor, timestep: number) => Promise<Tensor>
+
+/** Where a run begins. */
+export interface Start {
+  /** the part of the scheduler's timesteps to run */
+  timesteps: readonly number[]
+  /** one row per result */
+  latents: Tensor
+  /** may replace the latents after a step (inpainting blends the known region in); applying it twice changes nothing */
+  afterStep?: ((latents: Tensor, index: number) => Tensor) | undefined
+}
+
+export interface SampleOptions extends CallOptions, Start {
+  /** which loop, for events */
+  stage: StepEvent['stage']
+  /** this run's own */
+  scheduler: Scheduler
+  predict: Predict
+  generator: RandomSource | readonly RandomSource[]
+  /**
+   * The scheduler is told which timestep follows. UnCLIP's otherwise goes to the training timestep below; others know
+   * their own, which beyond the last step of the run need not be the clean sample.
+   */
+  namesNextTimestep?: boolean
+  /** makes small pictures of the clean latents as the scheduler foresees them */
+  preview?: ((predicted: Tensor) => RawImage[]) | undefined
+}
+
+/** Runs the scheduler's loop: scale, predict, step. @returns the latents after the last step */
+export async function sample(options: SampleOptions): Promise<Tensor> {
+  const { stage, scheduler, timesteps, predict, generator, afterStep, preview, namesNextTimestep } = options
+  const reporter = new StepReporter(stage, timesteps.length, options)
+  let latents = options.latents
+  for (const [index, timestep] of timesteps.entries()) {
+    reporter.check()
+    const prediction = await predict(scheduler.scaleModelInput(latents, timestep), timestep)
+    const prevTimestep = namesNextTimestep ? timesteps[index + 1] : undefined
+    const step = scheduler.step(prediction, timestep, latents, { generator, prevTimestep })
+    latents = afterStep?.(step.prevSample, index) ?? step.prevSample
+    latents = await reporter.report(index, timestep, latents, preview?.(step.predOriginalSample))
+  }
+  // The callback of the last step may have painted over what afterStep put there.
+  return afterStep?.(latents, timesteps.length - 1) ?? latents
+}
