@@ -54,6 +54,51 @@ test('imports of src run one way', () => {
   }
 })
 
+test('neither files nor folders of src import each other in a circle', () => {
+  const files = new Map(
+    sources.map((file) => [path.relative('src', file), importsOf(file).filter((name) => name.endsWith('.ts'))]),
+  )
+  assert.deepEqual(circleOf(files), [])
+  assert.deepEqual(circleOf(foldersOf(files)), [])
+})
+
+/** What the files of each folder import of other folders. Files at the top of src stand for themselves. */
+function foldersOf(files) {
+  const folders = new Map()
+  for (const [file, imports] of files) {
+    const folder = folderOf(file)
+    const targets = folders.get(folder) ?? new Set()
+    for (const target of imports.map(folderOf)) if (target !== folder) targets.add(target)
+    folders.set(folder, targets)
+  }
+  return folders
+}
+
+function folderOf(file) {
+  const folder = path.dirname(file)
+  return folder === '.' ? file : folder
+}
+
+/** The nodes of one circle of a graph, in order; none if it has none. */
+function circleOf(graph) {
+  const done = new Set()
+  const visit = (node, trail) => {
+    if (trail.includes(node)) return [...trail.slice(trail.indexOf(node)), node]
+    if (done.has(node)) return []
+    for (const next of graph.get(node) ?? []) {
+      const circle = visit(next, [...trail, node])
+      if (circle.length > 0) return circle
+    }
+    done.add(node)
+    return []
+  }
+  for (const node of graph.keys()) {
+    const circle = visit(node, [])
+    if (circle.length > 0) return circle
+  }
+  return []
+}
+
 test('schedulers, tokenizers, tensors and random numbers are pure', () => {
   for (const file of sources.filter((name) => /^src\/(schedulers\/|tokenizers\/|tensor|random|errors)/.test(name)))
     for (const target of importsOf(file))
