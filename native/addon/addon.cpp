@@ -1,4 +1,6 @@
 // The addon's exports; src/native.ts types them (interface Binding).
+#include <set>
+
 #include "addon/environment.h"
 #include "core/engine_info.h"
 #include "core/gguf_file.h"
@@ -46,10 +48,14 @@ Napi::Value describe(const Napi::CallbackInfo& call) {
     const std::string class_name = argument(call, 0, "className").text();
     const Config config(argument(call, 1, "component").text(), to_metadata(argument(call, 2, "config")));
     Napi::Array result = Napi::Array::New(call.Env());
-    for (const TensorSpec& spec : describe_network(class_name, config)) {
+    const Argument names = argument(call, 3, "stored");
+    const std::vector<std::string> list = names.is_missing() ? std::vector<std::string>() : names.texts();
+    const std::set<std::string> stored(list.begin(), list.end());
+    for (const TensorSpec& spec : describe_network(class_name, config, names.is_missing() ? nullptr : &stored)) {
       Napi::Object entry = Napi::Object::New(call.Env());
       entry.Set("name", spec.name);
       entry.Set("shape", to_js(call.Env(), spec.shape));
+      entry.Set("precision", precision_name(spec.precision));
       result.Set(result.Length(), entry);
     }
     return result;

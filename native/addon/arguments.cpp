@@ -22,8 +22,7 @@ constexpr int64_t max_safe_integer = (int64_t{1} << 53) - 1;
   } else if (!value.IsObject()) {
     received = value.ToString().Utf8Value();
   }
-  fail(ErrorCode::invalid_argument, "Expected %s for %s but received %s", expected.c_str(), argument.name.c_str(),
-       received.c_str());
+  fail(ErrorCode::invalid_argument, "Expected {} for {} but received {}", expected, argument.name, received);
 }
 
 bool is_safe_integer(double number) {
@@ -123,8 +122,7 @@ HostTensor to_host_tensor(const Argument& argument) {
   const Napi::TypedArray array = data.value.As<Napi::TypedArray>();
   const int64_t count = element_count(tensor.shape);
   if (static_cast<uint64_t>(count) != array.ElementLength())
-    fail(ErrorCode::shape_mismatch, "Expected %lld values for %s of shape %s but received %zu",
-         static_cast<long long>(count), argument.name.c_str(), shape_text(tensor.shape).c_str(), array.ElementLength());
+    fail(ErrorCode::shape_mismatch, "Expected {} values for {} of shape {} but received {}", count, argument.name, shape_text(tensor.shape), array.ElementLength());
   if (array.TypedArrayType() == napi_float32_array) {
     const float* values = array.As<Napi::Float32Array>().Data();
     tensor.f32.assign(values, values + count);

@@ -20,7 +20,7 @@ void CancelFlag::cancel(const Napi::CallbackInfo&) {
 CancelToken CancelFlag::token_of(const Argument& argument) {
   if (argument.is_missing()) return std::make_shared<std::atomic<bool>>(false);
   if (!argument.object().CheckTypeTag(&cancel_flag_tag))
-    fail(ErrorCode::invalid_argument, "Expected a CancelFlag for %s", argument.name.c_str());
+    fail(ErrorCode::invalid_argument, "Expected a CancelFlag for {}", argument.name);
   return Unwrap(argument.object())->token_;
 }
 

@@ -47,7 +47,7 @@ class RunJob : public Job {
  private:
   void execute() override {
     if (state_->disposed) fail(ErrorCode::disposed, "The network was disposed");
-    if (*cancel) fail(ErrorCode::aborted, "Cancelled");
+    if (*cancel) fail_cancelled();
     outputs_ = state_->network->run(method_, inputs_, {cancel.get(), taps_});
   }
   Napi::Value result(Napi::Env env) override {
@@ -138,14 +138,14 @@ Napi::Object network_object(Napi::Env env, const SharedState& state) {
 Packing to_packing(const std::string& name) {
   if (name == "compact") return Packing::compact;
   if (name == "fast") return Packing::fast;
-  fail(ErrorCode::invalid_argument, "Expected 'compact' or 'fast' for packing but received \"%s\"", name.c_str());
+  fail(ErrorCode::invalid_argument, "Expected 'compact' or 'fast' for packing but received \"{}\"", name);
 }
 
 Tiling to_tiling(const std::string& name) {
   if (name == "auto") return Tiling::automatic;
   if (name == "always") return Tiling::always;
   if (name == "never") return Tiling::never;
-  fail(ErrorCode::invalid_argument, "Expected 'auto', 'always' or 'never' for tiling but received \"%s\"", name.c_str());
+  fail(ErrorCode::invalid_argument, "Expected 'auto', 'always' or 'never' for tiling but received \"{}\"", name);
 }
 
 class LoadJob : public Job {

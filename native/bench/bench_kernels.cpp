@@ -9,6 +9,7 @@
 #include <random>
 #include <string>
 
+#include "kernels/cpu/variants.h"
 #include "test/thread_team.h"
 
 namespace kandinsky {
@@ -27,7 +28,7 @@ double now() {
 
 /// Seconds of the fastest of several runs.
 template <typename Args>
-double best_time(const CpuKernel<Args>& kernel, const Args& args) {
+double best_time(const Kernel<Args>& kernel, const Args& args) {
   test::KernelRun<Args> run(kernel, args, threads);
   run.run();
   double best = 1e9, total = 0;
@@ -41,7 +42,7 @@ double best_time(const CpuKernel<Args>& kernel, const Args& args) {
   return best;
 }
 
-void report(const CpuKernels& kernels, const std::string& name, double seconds, double flops) {
+void report(const KernelTable& kernels, const std::string& name, double seconds, double flops) {
   std::printf("%-12s %-44s %9.3f ms %8.1f GFLOP/s\n", kernels.name, name.c_str(), seconds * 1e3, flops / seconds / 1e9);
   std::fflush(stdout);
 }
@@ -75,16 +76,16 @@ bool wanted(const std::string& name) { return name.find(filter) != std::string::
 struct TestWeights {
   Aligned<unsigned char> values, packed;
   ProductWeights weights;
-  TestWeights(const CpuKernels& kernels, Algorithm algorithm, int out, int taps, int in)
+  TestWeights(const KernelTable& kernels, Algorithm algorithm, int out, int taps, int in)
       : values(filled(static_cast<size_t>(out) * taps * in, NumberType::f32)) {
-    const WeightRows rows = {values.data(), static_cast<int64_t>(taps) * in * 4, nullptr, 1024, out, taps, in};
+    const WeightRows rows = {values.data(), static_cast<int64_t>(taps) * in * 4, StoredType::f32, out, taps, in};
     packed = Aligned<unsigned char>(kernels.packed_size(algorithm, &rows));
     test::run_kernel(kernels.pack, PackArgs{algorithm, rows, packed.data()}, threads);
     weights = {algorithm, packed.data(), rows};
   }
 };
 
-void bench_conv(const CpuKernels& kernels, int batch, int in, int out, int size) {
+void bench_conv(const KernelTable& kernels, int batch, int in, int out, int size) {
   const char* names[] = {"direct", "F2", "F4"};
   for (int i = 0; i < 3; ++i) {
     const std::string name = "conv3x3 " + std::to_string(in) + "->" + std::to_string(out) + " @" +
@@ -110,12 +111,12 @@ void bench_conv(const CpuKernels& kernels, int batch, int in, int out, int size)
     const Aligned<unsigned char> blocks(static_cast<size_t>(out) * 9 * in / 32 * 34);
     std::memset(blocks.data(), 0x11, blocks.size());
     args.weights.packed = nullptr;
-    args.weights.rows = {blocks.data(), 9 * in / 32 * 34, kernels.expand.q8_0, 272, out, 9, in};
+    args.weights.rows = {blocks.data(), 9 * in / 32 * 34, StoredType::q8_0, out, 9, in};
     report(kernels, name + " q8_0", best_time(kernels.conv, args), flops);
   }
 }
 
-void bench_gemm(const CpuKernels& kernels, int in, int out, int rows, Activation activation) {
+void bench_gemm(const KernelTable& kernels, int in, int out, int rows, Activation activation) {
   const std::string name = "linear " + std::to_string(in) + "->" + std::to_string(out) + " x" + std::to_string(rows) +
                            (activation == Activation::gelu ? " gelu" : "");
   if (!wanted(name)) return;
@@ -134,7 +135,7 @@ void bench_gemm(const CpuKernels& kernels, int in, int out, int rows, Activation
   report(kernels, name, best_time(kernels.gemm, args), 2.0 * rows * in * out);
 }
 
-void bench_attention(const CpuKernels& kernels, int batch, int heads, int dim, int tokens, int added) {
+void bench_attention(const KernelTable& kernels, int batch, int heads, int dim, int tokens, int added) {
   const std::string name = "attention " + std::to_string(heads) + " heads of " + std::to_string(dim) + ", " +
                            std::to_string(tokens) + "+" + std::to_string(added);
   if (!wanted(name)) return;
@@ -160,7 +161,7 @@ void bench_attention(const CpuKernels& kernels, int batch, int heads, int dim, i
   report(kernels, name, best_time(kernels.attention, args), 4.0 * batch * width * tokens * (tokens + added));
 }
 
-void bench_prepare(const CpuKernels& kernels, int batch, int channels, int size, bool spatial) {
+void bench_prepare(const KernelTable& kernels, int batch, int channels, int size, bool spatial) {
   const std::string name =
       "prepare " + std::to_string(channels) + " @" + std::to_string(size) + (spatial ? " spatial" : "");
   if (!wanted(name)) return;
@@ -192,7 +193,7 @@ void bench_prepare(const CpuKernels& kernels, int batch, int channels, int size,
               seconds * 1e9 / values);
 }
 
-void bench_all(const CpuKernels& kernels) {
+void bench_all(const KernelTable& kernels) {
   const struct { int in, out, size; } convs[] = {{384, 384, 64},   {768, 768, 64},   {1152, 384, 64},  {768, 768, 32},
                                                  {1920, 768, 32},  {1152, 1152, 16}, {2304, 1152, 16},
                                                  {1536, 1536, 8},  {3072, 1536, 8},  {3072, 1536, 4}};
@@ -239,7 +240,7 @@ int main(int argc, char** argv) {
       return 2;
     }
   }
-  for (const CpuKernels* const* kernels = list_cpu_kernels(); *kernels; ++kernels) {
+  for (const KernelTable* const* kernels = list_cpu_kernels(); *kernels; ++kernels) {
     if (only_variant.empty() || only_variant == (*kernels)->name) bench_all(**kernels);
   }
 }

@@ -30,10 +30,9 @@ std::string value_text(const Value& value) {
   return std::visit(ValueText{}, value);
 }
 
-[[noreturn]] void mistyped(const Config& config, const std::string& key, const char* expected) {
+[[noreturn]] void mistyped(const Config& config, const std::string& key, const std::string& expected) {
   const auto found = config.values().find(key);
-  fail(ErrorCode::unsupported_model, "%s config: expected %s for %s but received %s", config.component().c_str(),
-       expected, key.c_str(), found == config.values().end() ? "nothing" : value_text(found->second).c_str());
+  fail(ErrorCode::unsupported_model, "{} config: expected {} for {} but received {}", config.component(), expected, key, found == config.values().end() ? "nothing" : value_text(found->second));
 }
 
 /// The value if it has type T; nullptr if the key is absent; an error if it has another type.
@@ -124,7 +123,7 @@ std::vector<std::string> Config::texts(const std::string& key) const {
 
 void Config::require(const std::string& key, const Value& value) const {
   const auto found = values_.find(key);
-  if (found != values_.end() && !same_value(found->second, value)) mistyped(*this, key, value_text(value).c_str());
+  if (found != values_.end() && !same_value(found->second, value)) mistyped(*this, key, value_text(value));
 }
 
 void Config::require_absent(const std::string& key) const {

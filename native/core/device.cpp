@@ -30,7 +30,7 @@ bool is_cancelled(void* flag) {
 template <typename Function>
 Function* backend_function(ggml_backend_dev_t device, const char* name) {
   void* address = ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(device), name);
-  if (!address) fail(ErrorCode::internal, "the ggml backend lacks %s", name);
+  if (!address) fail(ErrorCode::internal, "the ggml backend lacks {}", name);
   return reinterpret_cast<Function*>(address);
 }
 
@@ -102,11 +102,10 @@ Device::Device(const std::string& name, int threads) : name_(name == "cuda" ? "c
     }
   }
   if (!handle_) {
-    fail(ErrorCode::device_unavailable, "Expected one of the available devices (%s) but received \"%s\"",
-         existing.c_str(), name.c_str());
+    fail(ErrorCode::device_unavailable, "Expected one of the available devices ({}) but received \"{}\"", existing, name);
   }
   backend_.reset(ggml_backend_dev_init(handle_, nullptr));
-  if (!backend_) fail(ErrorCode::device_unavailable, "device %s could not be initialized", name_.c_str());
+  if (!backend_) fail(ErrorCode::device_unavailable, "device {} could not be initialized", name_);
   threads_ = std::min(threads > 0 ? threads : physical_core_count(), GGML_MAX_N_THREADS);
   if (is_cpu_) start_threads();
 }
@@ -120,7 +119,7 @@ Device::~Device() {
 void Device::start_threads() {
   ggml_threadpool_params params = ggml_threadpool_params_default(threads_);
   threadpool_ = backend_function<decltype(ggml_threadpool_new)>(handle_, "ggml_threadpool_new")(&params);
-  if (!threadpool_) fail(ErrorCode::out_of_memory, "%d worker threads could not be started", threads_);
+  if (!threadpool_) fail(ErrorCode::out_of_memory, "{} worker threads could not be started", threads_);
   use_threads(threads_);
   backend_function<decltype(ggml_backend_cpu_set_threadpool)>(handle_, "ggml_backend_cpu_set_threadpool")(
       backend(), threadpool_);

@@ -30,4 +30,17 @@ EngineInfo engine_info() {
   return info;
 }
 
+std::vector<DeviceInfo> list_devices() {
+  std::vector<DeviceInfo> infos;
+  for (const AvailableDevice& device : available_devices()) {
+    DeviceInfo info{device.name, device.kind, ggml_backend_dev_description(device.handle), 0, 0};
+    size_t free = 0, total = 0;
+    device_memory(device.handle, &free, &total);
+    info.free_bytes = free;
+    info.total_bytes = total;
+    infos.push_back(info);
+  }
+  return infos;
+}
+
 }  // namespace kandinsky

@@ -1,8 +1,5 @@
 #include "core/error.h"
 
-#include <cstdarg>
-#include <cstdio>
-
 namespace kandinsky {
 
 const char* error_code_name(ErrorCode code) {
@@ -21,14 +18,21 @@ const char* error_code_name(ErrorCode code) {
   return "INTERNAL";
 }
 
-void fail(ErrorCode code, const char* format, ...) {
+std::string format_text(std::string_view format, std::initializer_list<std::string> arguments) {
   // Messages carry names and paths from files; what is longer than this is cut, not refused.
-  char message[2048];
-  va_list arguments;
-  va_start(arguments, format);
-  std::vsnprintf(message, sizeof message, format, arguments);
-  va_end(arguments);
-  throw Error(code, message);
+  constexpr size_t max_length = 2048;
+  std::string text;
+  for (const std::string& argument : arguments) {
+    const size_t place = format.find("{}");
+    if (place == std::string_view::npos) break;
+    text.append(format.substr(0, place)).append(argument);
+    format.remove_prefix(place + 2);
+  }
+  text.append(format);
+  if (text.size() > max_length) text.resize(max_length);
+  return text;
 }
+
+void fail_cancelled() { fail(ErrorCode::aborted, "The call was cancelled"); }
 
 }  // namespace kandinsky

@@ -1,8 +1,11 @@
 // The one exception type of the engine. Its code becomes KandinskyError.code in JavaScript.
 #pragma once
 
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <type_traits>
 
 namespace kandinsky {
 
@@ -27,7 +30,26 @@ struct Error : std::runtime_error {
 /// The spelling JavaScript sees, e.g. "BAD_FILE".
 const char* error_code_name(ErrorCode code);
 
-/// Throws Error with a printf-formatted message.
-[[noreturn]] void fail(ErrorCode code, const char* format, ...) __attribute__((format(printf, 2, 3)));
+/// `format` with each {} replaced by the next argument. {fmt} and std::format do the same and more; the one would have to
+/// be fetched for every build from source, the other needs C++20.
+std::string format_text(std::string_view format, std::initializer_list<std::string> arguments);
+
+inline std::string text_of(std::string_view text) { return std::string(text); }
+template <typename Number, typename = std::enable_if_t<std::is_arithmetic_v<Number>>>
+std::string text_of(Number number) {
+  return std::to_string(number);
+}
+
+/// Whole megabytes, for messages.
+inline std::string megabytes(double bytes) { return std::to_string(static_cast<long long>(bytes / 1e6 + 0.5)); }
+
+/// Throws Error with a message of format_text.
+template <typename... Arguments>
+[[noreturn]] void fail(ErrorCode code, std::string_view format, const Arguments&... arguments) {
+  throw Error(code, format_text(format, {text_of(arguments)...}));
+}
+
+/// What a set cancel flag leads to.
+[[noreturn]] void fail_cancelled();
 
 }  // namespace kandinsky

@@ -23,11 +23,9 @@ namespace kandinsky {
 
 void File::read(uint64_t offset, void* destination, size_t size) const {
   if (const uint64_t now = current_size(); now != size_)
-    fail(ErrorCode::bad_file, "%s changed while it was being read: it had %llu bytes and now has %llu", path_.c_str(),
-         static_cast<unsigned long long>(size_), static_cast<unsigned long long>(now));
+    fail(ErrorCode::bad_file, "{} changed while it was being read: it had {} bytes and now has {}", path_, size_, now);
   if (offset > size_ || size > size_ - offset)
-    fail(ErrorCode::bad_file, "%s is too short: expected %zu bytes at position %llu but it has %llu in all",
-         path_.c_str(), size, static_cast<unsigned long long>(offset), static_cast<unsigned long long>(size_));
+    fail(ErrorCode::bad_file, "{} is too short: expected {} bytes at position {} but it has {} in all", path_, size, offset, size_);
   auto* bytes = static_cast<char*>(destination);
   while (size > 0) {
 #ifdef _WIN32
@@ -37,13 +35,12 @@ void File::read(uint64_t offset, void* destination, size_t size) const {
     DWORD count = 0;
     const DWORD wanted = static_cast<DWORD>(std::min<size_t>(size, 1u << 30));
     if (!ReadFile(handle_, bytes, wanted, &count, &position) || count == 0)
-      fail(ErrorCode::bad_file, "%s could not be read (error %lu)", path_.c_str(), GetLastError());
+      fail(ErrorCode::bad_file, "{} could not be read (error {})", path_, GetLastError());
 #else
     const ssize_t count = ::pread(descriptor_, bytes, size, static_cast<off_t>(offset));
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0)
-      fail(ErrorCode::bad_file, "%s could not be read: %s", path_.c_str(),
-           count == 0 ? "it ended early" : std::strerror(errno));
+      fail(ErrorCode::bad_file, "{} could not be read: {}", path_, count == 0 ? "it ended early" : std::strerror(errno));
 #endif
     bytes += count;
     offset += static_cast<uint64_t>(count);
@@ -59,8 +56,7 @@ File::File(const std::string& path) : path_(path) {
   if (handle_ == INVALID_HANDLE_VALUE) {
     const DWORD error = GetLastError();
     const bool missing = error == ERROR_FILE_NOT_FOUND || error == ERROR_PATH_NOT_FOUND;
-    fail(missing ? ErrorCode::file_not_found : ErrorCode::bad_file, "%s could not be opened (error %lu)", path.c_str(),
-         error);
+    fail(missing ? ErrorCode::file_not_found : ErrorCode::bad_file, "{} could not be opened (error {})", path, error);
   }
   size_ = current_size();
 }
@@ -69,7 +65,7 @@ File::~File() { CloseHandle(handle_); }
 
 uint64_t File::current_size() const {
   LARGE_INTEGER size;
-  if (!GetFileSizeEx(handle_, &size)) fail(ErrorCode::bad_file, "%s has no size", path_.c_str());
+  if (!GetFileSizeEx(handle_, &size)) fail(ErrorCode::bad_file, "{} has no size", path_);
   return static_cast<uint64_t>(size.QuadPart);
 }
 
@@ -77,7 +73,7 @@ std::shared_ptr<const std::byte> File::map() const {
   HANDLE mapping = CreateFileMappingW(handle_, nullptr, PAGE_READONLY, 0, 0, nullptr);
   const void* address = mapping ? MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0) : nullptr;
   if (mapping) CloseHandle(mapping);  // the view keeps it alive
-  if (!address) fail(ErrorCode::bad_file, "%s could not be mapped (error %lu)", path_.c_str(), GetLastError());
+  if (!address) fail(ErrorCode::bad_file, "{} could not be mapped (error {})", path_, GetLastError());
   return {static_cast<const std::byte*>(address), [](const std::byte* view) { UnmapViewOfFile(view); }};
 }
 
@@ -91,14 +87,14 @@ File::File(const std::string& path) : path_(path) {
   descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor_ < 0) {
     const bool missing = errno == ENOENT || errno == ENOTDIR;
-    fail(missing ? ErrorCode::file_not_found : ErrorCode::bad_file, "%s could not be opened: %s", path.c_str(),
+    fail(missing ? ErrorCode::file_not_found : ErrorCode::bad_file, "{} could not be opened: {}", path,
          std::strerror(errno));
   }
   struct stat status;
   const bool is_file = ::fstat(descriptor_, &status) == 0 && S_ISREG(status.st_mode);
   if (!is_file) {
     ::close(descriptor_);
-    fail(ErrorCode::bad_file, "%s is not a file%s", path.c_str(), S_ISDIR(status.st_mode) ? " but a folder" : "");
+    fail(ErrorCode::bad_file, "{} is not a file{}", path, S_ISDIR(status.st_mode) ? " but a folder" : "");
   }
   size_ = static_cast<uint64_t>(status.st_size);
 }
@@ -107,7 +103,7 @@ File::~File() { ::close(descriptor_); }
 
 uint64_t File::current_size() const {
   struct stat status;
-  if (::fstat(descriptor_, &status) != 0) fail(ErrorCode::bad_file, "%s has no size", path_.c_str());
+  if (::fstat(descriptor_, &status) != 0) fail(ErrorCode::bad_file, "{} has no size", path_);
   return static_cast<uint64_t>(status.st_size);
 }
 
@@ -115,7 +111,7 @@ std::shared_ptr<const std::byte> File::map() const {
   const size_t size = size_;
   void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor_, 0);
   if (address == MAP_FAILED)
-    fail(ErrorCode::bad_file, "%s could not be mapped: %s", path_.c_str(), std::strerror(errno));
+    fail(ErrorCode::bad_file, "{} could not be mapped: {}", path_, std::strerror(errno));
   return {static_cast<const std::byte*>(address),
           [size](const std::byte* first) { ::munmap(const_cast<std::byte*>(first), size); }};
 }

@@ -71,7 +71,10 @@ class Reader {
 
  private:
   template <typename... Arguments>
-  [[noreturn]] void bad(const char* format, Arguments... arguments) const;
+  [[noreturn]] void bad(std::string_view format, const Arguments&... arguments) const {
+    const std::string message = format_text(format, {text_of(arguments)...});
+    fail(ErrorCode::bad_file, "{}: {} (at byte {})", file_.path(), message, position_);
+  }
   void require(uint64_t bytes, const char* what);
   void take(void* destination, uint64_t bytes, const char* what);
   template <typename T>
@@ -99,18 +102,10 @@ class Reader {
   uint64_t buffer_start_ = 0;
 };
 
-template <typename... Arguments>
-void Reader::bad(const char* format, Arguments... arguments) const {
-  char message[1024];
-  std::snprintf(message, sizeof message, format, arguments...);
-  fail(ErrorCode::bad_file, "%s: %s (at byte %llu)", file_.path().c_str(), message,
-       static_cast<unsigned long long>(position_));
-}
-
 void Reader::require(uint64_t bytes, const char* what) {
   if (bytes <= limit_ - position_) return;
-  if (limit_ < file_.size()) bad("the header is larger than %llu MB", max_header_bytes >> 20);
-  bad("the file ends inside %s", what);
+  if (limit_ < file_.size()) bad("the header is larger than {} MB", max_header_bytes >> 20);
+  bad("the file ends inside {}", what);
 }
 
 void Reader::take(void* destination, uint64_t bytes, const char* what) {
@@ -127,18 +122,18 @@ void Reader::take(void* destination, uint64_t bytes, const char* what) {
 std::string Reader::take_string(size_t max_length, const char* what) {
   const auto length = take<uint64_t>(what);
   if (length > max_length)
-    bad("%s is %llu bytes long, expected at most %zu", what, (unsigned long long)length, max_length);
+    bad("{} is {} bytes long, expected at most {}", what, length, max_length);
   require(length, what);
   std::string text(length, '\0');
   take(text.data(), length, what);
-  if (!is_utf8(text)) bad("%s is not valid UTF-8", what);
+  if (!is_utf8(text)) bad("{} is not valid UTF-8", what);
   return text;
 }
 
 /// A key or tensor name: never empty, and without NUL, where C strings would end.
 std::string Reader::take_name(size_t max_length, const char* what) {
   std::string name = take_string(max_length, what);
-  if (name.empty() || name.find('\0') != std::string::npos) bad("%s is empty or contains a NUL character", what);
+  if (name.empty() || name.find('\0') != std::string::npos) bad("{} is empty or contains a NUL character", what);
   return name;
 }
 
@@ -146,8 +141,8 @@ std::string Reader::take_name(size_t max_length, const char* what) {
 uint64_t Reader::take_count(uint64_t bytes_each, const char* what) {
   const auto count = take<uint64_t>(what);
   if (count > (limit_ - position_) / bytes_each)
-    bad("%llu %s cannot fit into the %llu bytes that are left", (unsigned long long)count, what,
-        (unsigned long long)(limit_ - position_));
+    bad("{} {} cannot fit into the {} bytes that are left", count, what,
+        (limit_ - position_));
   return count;
 }
 
@@ -164,7 +159,7 @@ int64_t Reader::take_integer(uint32_t type, const std::string& key) {
   const auto bits = take<uint64_t>("a value");
   const bool negative = type == i64 && static_cast<int64_t>(bits) < 0;
   if ((negative ? 0 - bits : bits) > max_safe_integer)
-    bad("the value of \"%s\" is beyond 2^53, where JavaScript's numbers lose digits", key.c_str());
+    bad("the value of \"{}\" is beyond 2^53, where JavaScript's numbers lose digits", key);
   return static_cast<int64_t>(bits);
 }
 
@@ -174,7 +169,7 @@ Value Reader::take_scalar(uint32_t type, const std::string& key) {
   if (type == string) return take_string(max_header_bytes, "a string value");
   if (type != boolean) return take_integer(type, key);
   const auto byte = take<uint8_t>("a value");
-  if (byte > 1) bad("the boolean \"%s\" is %d, expected 0 or 1", key.c_str(), byte);
+  if (byte > 1) bad("the boolean \"{}\" is {}, expected 0 or 1", key, int{byte});
   return byte == 1;
 }
 
@@ -187,8 +182,8 @@ Value take_items(uint64_t count, Take take) {
 
 Value Reader::take_array(const std::string& key) {
   const auto type = take<uint32_t>("an array's type");
-  if (type >= value_type_count) bad("the array \"%s\" has the unknown type %u", key.c_str(), type);
-  if (type == array) bad("\"%s\" is an array of arrays, which is not supported", key.c_str());
+  if (type >= value_type_count) bad("the array \"{}\" has the unknown type {}", key, type);
+  if (type == array) bad("\"{}\" is an array of arrays, which is not supported", key);
   const uint64_t count = take_count(value_bytes[type], "array items");
   const auto take_one = [&] { return take_scalar(type, key); };
   switch (type) {
@@ -201,10 +196,10 @@ Value Reader::take_array(const std::string& key) {
 }
 
 uint64_t Reader::take_alignment(uint32_t type) {
-  if (type != u32) bad("general.alignment has value type %u, expected %u (uint32)", type, u32);
+  if (type != u32) bad("general.alignment has value type {}, expected {} (uint32)", type, int{u32});
   const auto alignment = take<uint32_t>("general.alignment");
   if (alignment == 0 || (alignment & (alignment - 1)) != 0)
-    bad("general.alignment is %u, expected a power of two", alignment);
+    bad("general.alignment is {}, expected a power of two", alignment);
   return alignment;
 }
 
@@ -214,17 +209,17 @@ GgufTensor Reader::take_tensor() {
   tensor.name = take_name(max_tensor_name, "a tensor name");
   const auto dimensions = take<uint32_t>("a tensor's dimensions");
   if (dimensions < 1 || dimensions > GGML_MAX_DIMS)
-    bad("tensor \"%s\" has %u dimensions, expected 1 to %d", tensor.name.c_str(), dimensions, GGML_MAX_DIMS);
+    bad("tensor \"{}\" has {} dimensions, expected 1 to {}", tensor.name, dimensions, GGML_MAX_DIMS);
   for (uint32_t i = 0; i < dimensions; ++i) {
     const auto size = take<int64_t>("a tensor's dimensions");
-    if (size < 1) bad("tensor \"%s\" has a dimension of size %lld", tensor.name.c_str(), (long long)size);
+    if (size < 1) bad("tensor \"{}\" has a dimension of size {}", tensor.name, size);
     tensor.shape.insert(tensor.shape.begin(), size);
   }
   const auto type = take<uint32_t>("a tensor's type");
   const auto known = from_ggml_type(type);
   if (!known) {
     // ggml_type_name asserts that the number is one of its own.
-    bad("tensor \"%s\" has type %u (%s), which is not supported", tensor.name.c_str(), type,
+    bad("tensor \"{}\" has type {} ({}), which is not supported", tensor.name, type,
         type < GGML_TYPE_COUNT && ggml_type_name(static_cast<ggml_type>(type))
             ? ggml_type_name(static_cast<ggml_type>(type))
             : "unknown");
@@ -233,7 +228,7 @@ GgufTensor Reader::take_tensor() {
   try {
     tensor.bytes = tensor_bytes(tensor.type, tensor.shape);
   } catch (const Error& error) {
-    bad("tensor \"%s\": %s", tensor.name.c_str(), error.what());
+    bad("tensor \"{}\": {}", tensor.name, error.what());
   }
   tensor.offset = take<uint64_t>("a tensor's offset");
   return tensor;
@@ -244,12 +239,12 @@ void Reader::place_tensors(std::vector<GgufTensor>& tensors, uint64_t alignment)
   const uint64_t start = (position_ + alignment - 1) / alignment * alignment;
   for (GgufTensor& tensor : tensors) {
     if (tensor.offset % alignment != 0)
-      bad("tensor \"%s\" has offset %llu, which is not a multiple of the alignment %llu", tensor.name.c_str(),
-          (unsigned long long)tensor.offset, (unsigned long long)alignment);
+      bad("tensor \"{}\" has offset {}, which is not a multiple of the alignment {}", tensor.name,
+          tensor.offset, alignment);
     const uint64_t available = start < file_.size() ? file_.size() - start : 0;
     if (tensor.offset > available || tensor.bytes > available - tensor.offset)
-      bad("the data of tensor \"%s\" ends at byte %.0f but the file has %llu: it is incomplete", tensor.name.c_str(),
-          (double)start + (double)tensor.offset + (double)tensor.bytes, (unsigned long long)file_.size());
+      bad("the data of tensor \"{}\" ends at byte {} but the file has {}: it is incomplete", tensor.name,
+          start + tensor.offset + tensor.bytes, file_.size());
     tensor.offset += start;
   }
   std::vector<const GgufTensor*> sorted;
@@ -257,25 +252,24 @@ void Reader::place_tensors(std::vector<GgufTensor>& tensors, uint64_t alignment)
   std::sort(sorted.begin(), sorted.end(), [](auto a, auto b) { return a->offset < b->offset; });
   for (size_t i = 1; i < sorted.size(); ++i) {
     if (sorted[i - 1]->offset + sorted[i - 1]->bytes > sorted[i]->offset)
-      bad("tensors \"%s\" and \"%s\" overlap", sorted[i - 1]->name.c_str(), sorted[i]->name.c_str());
+      bad("tensors \"{}\" and \"{}\" overlap", sorted[i - 1]->name, sorted[i]->name);
   }
 }
 
 void Reader::check_magic() {
   std::string head(std::min<uint64_t>(file_.size(), 64), '\0');
-  if (head.empty()) fail(ErrorCode::bad_file, "%s is empty", file_.path().c_str());
+  if (head.empty()) fail(ErrorCode::bad_file, "{} is empty", file_.path());
   file_.read(0, head.data(), head.size());
   if (starts_with(head, "GGUF")) return;
   const char* kind = guess_kind(head, file_.size());
-  fail(ErrorCode::bad_file, "%s is not a GGUF file%s%s", file_.path().c_str(), kind ? "; it seems to be " : "",
-       kind ? kind : "");
+  fail(ErrorCode::bad_file, "{} is not a GGUF file{}{}", file_.path(), kind ? "; it seems to be " : "", kind ? kind : "");
 }
 
 GgufContent Reader::read() {
   check_magic();
   position_ = 4;
   const auto version = take<uint32_t>("the version");
-  if (version < 2 || version > 3) bad("GGUF version %u is not supported, expected 2 or 3", version);
+  if (version < 2 || version > 3) bad("GGUF version {} is not supported, expected 2 or 3", version);
   const uint64_t tensor_count = take_count(8 + 1 + 4 + 8 + 4 + 8, "tensors");
   const uint64_t key_count = take_count(8 + 1 + 4 + 1, "metadata entries");
 
@@ -284,8 +278,8 @@ GgufContent Reader::read() {
   for (uint64_t i = 0; i < key_count; ++i) {
     const std::string key = take_name(max_key, "a metadata key");
     const auto type = take<uint32_t>("a value's type");
-    if (type >= value_type_count) bad("\"%s\" has the unknown value type %u", key.c_str(), type);
-    if (content.metadata.count(key)) bad("the metadata key \"%s\" appears twice", key.c_str());
+    if (type >= value_type_count) bad("\"{}\" has the unknown value type {}", key, type);
+    if (content.metadata.count(key)) bad("the metadata key \"{}\" appears twice", key);
     if (key == "general.alignment") {
       alignment = take_alignment(type);
       content.metadata[key] = static_cast<int64_t>(alignment);
@@ -297,7 +291,7 @@ GgufContent Reader::read() {
   for (uint64_t i = 0; i < tensor_count; ++i) {
     content.tensors.push_back(take_tensor());
     if (!names.insert(content.tensors.back().name).second)
-      bad("the tensor name \"%s\" appears twice", content.tensors.back().name.c_str());
+      bad("the tensor name \"{}\" appears twice", content.tensors.back().name);
   }
   place_tensors(content.tensors, alignment);
   return content;

@@ -73,8 +73,8 @@ void Header::entry(const std::string& key, const Value& entry) {
 
 void check_name(const std::string& name, size_t max_length, const char* what) {
   if (name.empty() || name.size() > max_length || name.find('\0') != std::string::npos)
-    fail(ErrorCode::invalid_argument, "Expected 1 to %zu bytes for %s but received %zu: \"%.200s\"", max_length, what,
-         name.size(), name.c_str());
+    fail(ErrorCode::invalid_argument, "Expected 1 to {} bytes for {} but received {}: \"{}\"", max_length, what, name.size(),
+         name.substr(0, 200));
 }
 
 void check_all(const Metadata& metadata, const std::vector<TensorSource>& sources) {
@@ -83,7 +83,7 @@ void check_all(const Metadata& metadata, const std::vector<TensorSource>& source
   for (const TensorSource& source : sources) {
     check_name(source.name, GGML_MAX_NAME - 1, "a tensor name");
     if (!names.insert(source.name).second)
-      fail(ErrorCode::invalid_argument, "The tensor name \"%s\" appears twice", source.name.c_str());
+      fail(ErrorCode::invalid_argument, "The tensor name \"{}\" appears twice", source.name);
     check_source(source);
   }
 }
@@ -137,7 +137,7 @@ void write_gguf(const std::string& path, const Metadata& metadata, const std::ve
     });
     pad();
   }
-  if (cancel && *cancel) fail(ErrorCode::aborted, "Cancelled");
+  if (cancel && *cancel) fail_cancelled();
   file.commit();
 }
 

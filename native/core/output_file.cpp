@@ -29,14 +29,14 @@ static void check_target(const std::string& path) {
   const fs::path target = fs::u8path(path);
   std::error_code ignored;
   if (fs::is_directory(target, ignored))
-    fail(ErrorCode::bad_file, "%s cannot be written: it is a folder", path.c_str());
+    fail(ErrorCode::bad_file, "{} cannot be written: it is a folder", path);
   const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
   if (!fs::is_directory(folder, ignored))
-    fail(ErrorCode::file_not_found, "%s cannot be written: the folder does not exist", path.c_str());
+    fail(ErrorCode::file_not_found, "{} cannot be written: the folder does not exist", path);
 }
 
 void OutputFile::refuse(const std::string& what) const {
-  fail(ErrorCode::bad_file, "%s cannot be written: %s", path_.c_str(), what.c_str());
+  fail(ErrorCode::bad_file, "{} cannot be written: {}", path_, what);
 }
 
 #ifdef _WIN32

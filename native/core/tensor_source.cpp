@@ -28,8 +28,8 @@ bool is_weight_type(Type type) {
   return type <= Type::q4_0;
 }
 
-/// Whether reading moves elements: a kernel of 1x1 already lies as its packed matrix.
-bool needs_packing(const TensorSource& source) {
+/// Whether reading moves elements: a kernel of 1x1 already lies as its matrix.
+bool needs_turning(const TensorSource& source) {
   return source.shape.size() == 4 && source.shape[2] * source.shape[3] > 1;
 }
 
@@ -65,17 +65,16 @@ void from_floats(const TensorSource& source, const float* values, std::byte* tar
     // Written so that NaN is found too.
     const float* wrong = std::find_if_not(values, values + count, [](float x) { return std::fabs(x) <= max_half; });
     if (wrong != values + count)
-      fail(ErrorCode::bad_file, "%s: tensor %s contains %g, which %s cannot hold", source.path.c_str(),
-           source.name.c_str(), *wrong, type_name(source.target));
+      fail(ErrorCode::bad_file, "{}: tensor {} contains {}, which {} cannot hold", source.path, source.name, *wrong, type_name(source.target));
   }
   // As one row: blocks are independent, so that results do not depend on how a tensor is cut into pieces.
   ggml_quantize_chunk(to_ggml_type(source.target), values, target, 0, 1, count, nullptr);
 }
 
 /// [in, kh*kw] to [kh*kw, in].
-void pack_kernel(const float* values, float* packed, int64_t channels, int64_t area) {
+void turn_kernel(const float* values, float* turned, int64_t channels, int64_t area) {
   for (int64_t channel = 0; channel < channels; ++channel) {
-    for (int64_t at = 0; at < area; ++at) packed[at * channels + channel] = values[channel * area + at];
+    for (int64_t at = 0; at < area; ++at) turned[at * channels + channel] = values[channel * area + at];
   }
 }
 
@@ -97,9 +96,9 @@ float random_value(uint64_t seed, uint64_t index) {
 /// Converts any run of a tensor's units: the smallest parts that can be converted on their own.
 class Conversion {
  public:
-  explicit Conversion(const TensorSource& source) : source_(source), packs_(needs_packing(source)) {
+  explicit Conversion(const TensorSource& source) : source_(source), turns_(needs_turning(source)) {
     count_ = element_count(source.shape);
-    unit_ = packs_ ? count_ / source.shape[0] : std::max(block_size(source.type), block_size(source.target));
+    unit_ = turns_ ? count_ / source.shape[0] : std::max(block_size(source.type), block_size(source.target));
   }
 
   int64_t units() const { return count_ / unit_; }
@@ -110,7 +109,7 @@ class Conversion {
   /// `stored` holds the units from `first_unit` on; null for random values.
   void convert(const std::byte* stored, int64_t first_unit, int64_t units, std::byte* target) const {
     const int64_t step = std::max<int64_t>(1, chunk_elements / unit_);
-    std::vector<float> values(std::min(step, units) * unit_), packed(packs_ ? values.size() : 0);
+    std::vector<float> values(std::min(step, units) * unit_), turned(turns_ ? values.size() : 0);
     for (int64_t done = 0; done < units; done += step) {
       const int64_t now = std::min(step, units - done);
       if (stored) {
@@ -120,9 +119,9 @@ class Conversion {
           values[i] = source_.random.mean +
                       source_.random.scale * random_value(source_.random.seed, (first_unit + done) * unit_ + i);
       }
-      for (int64_t i = 0; packs_ && i < now; ++i)
-        pack_kernel(&values[i * unit_], &packed[i * unit_], source_.shape[1], source_.shape[2] * source_.shape[3]);
-      from_floats(source_, packs_ ? packed.data() : values.data(), target + target_bytes(done), now * unit_);
+      for (int64_t i = 0; turns_ && i < now; ++i)
+        turn_kernel(&values[i * unit_], &turned[i * unit_], source_.shape[1], source_.shape[2] * source_.shape[3]);
+      from_floats(source_, turns_ ? turned.data() : values.data(), target + target_bytes(done), now * unit_);
     }
   }
 
@@ -130,13 +129,13 @@ class Conversion {
   uint64_t bytes(Type type, int64_t units) const { return units * unit_ / block_size(type) * block_bytes(type); }
 
   const TensorSource& source_;
-  bool packs_;
+  bool turns_;
   int64_t count_ = 0;
   int64_t unit_ = 0;
 };
 
 void check_cancel(const std::atomic<bool>* cancel) {
-  if (cancel && *cancel) fail(ErrorCode::aborted, "Cancelled");
+  if (cancel && *cancel) fail_cancelled();
 }
 
 void copy_stored(SourceFiles& files, const TensorSource& source, const std::atomic<bool>* cancel,
@@ -153,8 +152,13 @@ void copy_stored(SourceFiles& files, const TensorSource& source, const std::atom
 
 }  // namespace
 
+const char* precision_name(Precision precision) {
+  constexpr const char* names[] = {"quantizable", "q8_0", "half", "exact"};
+  return names[static_cast<size_t>(precision)];
+}
+
 std::vector<int64_t> target_shape(const TensorSource& source) {
-  return packed_shape(source.shape);
+  return matrix_shape(source.shape);
 }
 
 uint64_t target_bytes(const TensorSource& source) {
@@ -162,7 +166,7 @@ uint64_t target_bytes(const TensorSource& source) {
 }
 
 bool is_stored_as_target(const TensorSource& source) {
-  return !source.path.empty() && source.type == source.target && !needs_packing(source);
+  return !source.path.empty() && source.type == source.target && !needs_turning(source);
 }
 
 void check_source(const TensorSource& source) {
@@ -170,26 +174,23 @@ void check_source(const TensorSource& source) {
   const std::string shape = shape_text(source.shape);
   if (source.shape.size() > GGML_MAX_DIMS ||
       std::any_of(source.shape.begin(), source.shape.end(), [](int64_t size) { return size < 1; }))
-    fail(ErrorCode::bad_file, "Tensor %s has shape %s, expected at most %d dimensions of size 1 or more", name,
-         shape.c_str(), GGML_MAX_DIMS);
+    fail(ErrorCode::bad_file, "Tensor {} has shape {}, expected at most {} dimensions of size 1 or more", name, shape, GGML_MAX_DIMS);
   try {
     if (!source.path.empty() && source.bytes != tensor_bytes(source.type, source.shape))
-      fail(ErrorCode::bad_file, "%llu bytes were given for type %s and shape %s",
-           static_cast<unsigned long long>(source.bytes), type_name(source.type), shape.c_str());
+      fail(ErrorCode::bad_file, "{} bytes were given for type {} and shape {}", source.bytes, type_name(source.type), shape);
     // What the intermediate sums below may reach; no real tensor comes near.
     if (element_count(source.shape) > (int64_t{1} << 48) || source.offset > std::numeric_limits<uint64_t>::max() / 2)
-      fail(ErrorCode::bad_file, "shape %s or its offset is too large", shape.c_str());
+      fail(ErrorCode::bad_file, "shape {} or its offset is too large", shape);
   } catch (const Error& error) {
-    fail(error.code, "%s: tensor %s: %s", source.path.c_str(), name, error.what());
+    fail(error.code, "{}: tensor {}: {}", source.path, name, error.what());
   }
   if (!is_weight_type(source.target))
-    fail(ErrorCode::invalid_argument, "Tensor %s cannot be stored as %s", name, type_name(source.target));
+    fail(ErrorCode::invalid_argument, "Tensor {} cannot be stored as {}", name, type_name(source.target));
   if (target_shape(source).empty() ? is_quantized(source.target)
                                    : target_shape(source).back() % block_size(source.target) != 0)
-    fail(ErrorCode::invalid_argument, "Tensor %s of shape %s cannot be stored as %s: its rows are no multiple of %lld",
-         name, shape.c_str(), type_name(source.target), static_cast<long long>(block_size(source.target)));
+    fail(ErrorCode::invalid_argument, "Tensor {} of shape {} cannot be stored as {}: its rows are no multiple of {}", name, shape, type_name(source.target), block_size(source.target));
   if (source.path.empty() && !(std::isfinite(source.random.mean) && std::isfinite(source.random.scale)))
-    fail(ErrorCode::invalid_argument, "Tensor %s has neither a file nor finite random values", name);
+    fail(ErrorCode::invalid_argument, "Tensor {} has neither a file nor finite random values", name);
 }
 
 struct SourceFiles::Impl {

@@ -22,18 +22,37 @@ struct TensorSource {
   uint64_t offset = 0;         // absolute, in bytes
   uint64_t bytes = 0;
   Type type = Type::f32;       // as stored in the file
-  std::vector<int64_t> shape;  // as stored, outermost dimension first; a 4-D convolution kernel is not yet packed
+  std::vector<int64_t> shape;  // as stored, outermost dimension first; a 4-D convolution kernel is not yet a matrix
   Type target = Type::f32;     // wanted on the device or in the output; falls to what the row length allows is
                                // decided by the caller, an impossible target is an error
   // Roughly normal, standard deviation `scale`; the same on every machine, see tensor_source.cpp.
   struct Random { uint64_t seed = 0; float scale = 0; float mean = 0; } random;
 };
 
-/// Shape and type of the tensor once read: packed_shape(shape) and target.
+/// What a weight's values need at least, whatever type is asked for: errors of quantized matrices average out over a row
+/// of hundreds of values; errors of a gain, an offset, or of what reaches every layer do not.
+enum class Precision {
+  quantizable,  // any type
+  q8_0,
+  half,   // float16
+  exact,  // float32
+};
+
+/// "quantizable", "q8_0", "half", "exact".
+const char* precision_name(Precision precision);
+
+/// One weight that a network needs, in the reference's name and shape.
+struct TensorSpec {
+  std::string name;
+  std::vector<int64_t> shape;
+  Precision precision = Precision::quantizable;
+};
+
+/// Shape and type of the tensor once read: matrix_shape(shape) and target.
 std::vector<int64_t> target_shape(const TensorSource& source);
 uint64_t target_bytes(const TensorSource& source);
 
-/// True if the stored bytes are already the target's bytes (same type, no repacking), so they may be mapped.
+/// True if the stored bytes are already the target's bytes (same type, no turning), so they may be mapped.
 bool is_stored_as_target(const TensorSource& source);
 
 /// Throws bad_file/invalid_argument unless file range, byte count, shape and target agree. Opens no file.
@@ -57,7 +76,7 @@ class SourceFiles {
 /// Called with consecutive pieces of the tensor's target bytes, in order.
 using PieceSink = std::function<void(uint64_t offset, const void* data, size_t size)>;
 
-/// Reads, converts, repacks and quantizes a tensor piece by piece (whole outermost rows); holds at most about 64 MB.
+/// Reads, converts, turns and quantizes a tensor piece by piece (whole outermost rows); holds at most about 64 MB.
 /// Checks `cancel` between pieces (throws aborted). Uses `threads` threads to quantize.
 void read_tensor(SourceFiles& files, const TensorSource& source, int threads, const std::atomic<bool>* cancel,
                  const PieceSink& sink);

@@ -38,8 +38,8 @@ Type parse_type(std::string_view name) {
   for (const TypeRow& candidate : type_rows) {
     if (candidate.name == name) return candidate.type;
   }
-  fail(ErrorCode::invalid_argument, "Expected a tensor type such as \"f16\" or \"q8_0\" but received \"%.*s\"",
-       static_cast<int>(std::min<size_t>(name.size(), 80)), name.data());
+  fail(ErrorCode::invalid_argument, "Expected a tensor type such as \"f16\" or \"q8_0\" but received \"{}\"",
+       name.substr(0, 80));
 }
 
 const char* type_name(Type type) {
@@ -48,7 +48,7 @@ const char* type_name(Type type) {
 
 ggml_type to_ggml_type(Type type) {
   const ggml_type result = row(type).ggml;
-  if (result == GGML_TYPE_COUNT) fail(ErrorCode::internal, "ggml has no tensor type %s", type_name(type));
+  if (result == GGML_TYPE_COUNT) fail(ErrorCode::internal, "ggml has no tensor type {}", type_name(type));
   return result;
 }
 
@@ -75,7 +75,7 @@ int64_t element_count(const std::vector<int64_t>& shape) {
   int64_t count = 1;
   for (const int64_t size : shape) {
     if (size < 0 || (size > 0 && count > std::numeric_limits<int64_t>::max() / size))
-      fail(ErrorCode::bad_file, "Shape %s is negative or too large", shape_text(shape).c_str());
+      fail(ErrorCode::bad_file, "Shape {} is negative or too large", shape_text(shape));
     count *= size;
   }
   return count;
@@ -85,11 +85,10 @@ uint64_t tensor_bytes(Type type, const std::vector<int64_t>& shape) {
   const int64_t count = element_count(shape);
   const int64_t row_length = shape.empty() ? 1 : shape.back();
   if (row_length % block_size(type) != 0)
-    fail(ErrorCode::bad_file, "Expected rows of a multiple of %lld values for type %s but received shape %s",
-         static_cast<long long>(block_size(type)), type_name(type), shape_text(shape).c_str());
+    fail(ErrorCode::bad_file, "Expected rows of a multiple of {} values for type {} but received shape {}", block_size(type), type_name(type), shape_text(shape));
   const int64_t blocks = count / block_size(type);
   if (blocks > std::numeric_limits<int64_t>::max() / block_bytes(type))
-    fail(ErrorCode::bad_file, "Shape %s is too large", shape_text(shape).c_str());
+    fail(ErrorCode::bad_file, "Shape {} is too large", shape_text(shape));
   return static_cast<uint64_t>(blocks * block_bytes(type));
 }
 
@@ -99,7 +98,7 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-std::vector<int64_t> packed_shape(const std::vector<int64_t>& shape) {
+std::vector<int64_t> matrix_shape(const std::vector<int64_t>& shape) {
   if (shape.size() != 4) return shape;
   return {shape[0], element_count({shape[1], shape[2], shape[3]})};
 }

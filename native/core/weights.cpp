@@ -24,39 +24,39 @@ WeightStore::WeightStore(const std::string& component, const std::vector<TensorS
     : component_(component), describing_(false) {
   for (const TensorSource& source : sources) weights_[source.name].source = source;
   context_.reset(ggml_init({(weights_.size() + 1) * ggml_tensor_overhead(), nullptr, true}));
-  if (!context_) fail(ErrorCode::out_of_memory, "%s: no memory for %zu tensors", component.c_str(), weights_.size());
+  if (!context_) fail(ErrorCode::out_of_memory, "{}: no memory for {} tensors", component, weights_.size());
 }
 
-WeightStore::WeightStore(const std::string& component) : component_(component), describing_(true) {}
+WeightStore::WeightStore(const std::string& component, const std::set<std::string>* stored)
+    : component_(component), describing_(true), stored_(stored) {}
 
 Weights WeightStore::root() { return {*this, ""}; }
 
-ggml_tensor* WeightStore::ask(const std::string& name, const std::vector<int64_t>& shape, bool keep_f32) {
+ggml_tensor* WeightStore::ask(const std::string& name, const std::vector<int64_t>& shape, Precision precision,
+                              bool keep_f32) {
   if (describing_) {
-    specs_.push_back({name, shape});
+    specs_.push_back({name, shape, precision});
     return nullptr;
   }
   const auto found = weights_.find(name);
   if (found == weights_.end()) {
-    fail(ErrorCode::bad_file, "%s: %s is missing (expected shape %s)", component_.c_str(), name.c_str(),
-         shape_text(shape).c_str());
+    fail(ErrorCode::bad_file, "{}: {} is missing (expected shape {})", component_, name, shape_text(shape));
   }
   Weight& weight = found->second;
-  const std::vector<int64_t> packed = packed_shape(shape);
-  if (weight.source.shape != shape && weight.source.shape != packed) {
-    fail(ErrorCode::shape_mismatch, "%s: %s: expected %s, file has %s", component_.c_str(), name.c_str(),
-         shape_text(shape).c_str(), shape_text(weight.source.shape).c_str());
+  const std::vector<int64_t> matrix = matrix_shape(shape);
+  if (weight.source.shape != shape && weight.source.shape != matrix) {
+    fail(ErrorCode::shape_mismatch, "{}: {}: expected {}, file has {}", component_, name, shape_text(shape), shape_text(weight.source.shape));
   }
-  if (weight.tensor) fail(ErrorCode::internal, "%s: %s is used twice", component_.c_str(), name.c_str());
+  if (weight.tensor) fail(ErrorCode::internal, "{}: {} is used twice", component_, name);
   if (keep_f32) weight.source.target = Type::f32;
   check_source(weight.source);
 
-  const std::vector<int64_t> ne(packed.rbegin(), packed.rend());
+  const std::vector<int64_t> ne(matrix.rbegin(), matrix.rend());
   weight.tensor =
       ggml_new_tensor(context_.get(), to_ggml_type(weight.source.target), static_cast<int>(ne.size()), ne.data());
   ggml_set_name(weight.tensor, name.c_str());
   is_f32_ = is_f32_ && weight.source.target == Type::f32;
-  specs_.push_back({name, shape});
+  specs_.push_back({name, shape, precision});
   bytes_ += ggml_nbytes(weight.tensor);
   return weight.tensor;
 }
@@ -97,7 +97,7 @@ void WeightStore::map_files(Device& device, SourceFiles& files) {
     ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     for (Weight* weight : weights) {
       if (weight->source.offset > size || ggml_nbytes(weight->tensor) > size - weight->source.offset) {
-        fail(ErrorCode::bad_file, "%s ends inside the tensor %s", path.c_str(), weight->source.name.c_str());
+        fail(ErrorCode::bad_file, "{} ends inside the tensor {}", path, weight->source.name);
       }
       ggml_backend_tensor_alloc(buffer.get(), weight->tensor, base + weight->source.offset);
       weight->is_mapped = true;
@@ -120,8 +120,7 @@ void WeightStore::allocate_rest(Device& device) {
   ggml_backend_buffer_ptr buffer(fits ? ggml_backend_alloc_ctx_tensors(context_.get(), device.backend()) : nullptr);
   if (!buffer) {
     fail(ErrorCode::out_of_memory,
-         "%s: Expected %.0f MB of free memory on %s for weights but %.0f MB of %.0f MB are free", component_.c_str(),
-         bytes / 1e6, device.name().c_str(), free / 1e6, total / 1e6);
+         "{}: Expected {} MB of free memory on {} for weights but {} MB of {} MB are free", component_, megabytes(bytes), device.name(), megabytes(free), megabytes(total));
   }
   ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
   buffers_.push_back(std::move(buffer));

@@ -1,11 +1,13 @@
 // The weights of one network: asked for by name and shape while the network is built, loaded together afterwards.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -21,8 +23,9 @@ class WeightStore {
  public:
   /// To load: every weight must be among `sources`. `component` names the network in errors, e.g. "unet".
   WeightStore(const std::string& component, const std::vector<TensorSource>& sources);
-  /// To describe: records names and shapes; weights asked for are null.
-  explicit WeightStore(const std::string& component);
+  /// To describe: records what is asked for; the weights are null. `stored`: the names that a checkpoint has, which
+  /// decide about optional weights; null: it has them all.
+  WeightStore(const std::string& component, const std::set<std::string>* stored);
   WeightStore(const WeightStore&) = delete;
   WeightStore& operator=(const WeightStore&) = delete;
 
@@ -33,12 +36,8 @@ class WeightStore {
   void load(Device& device, const std::atomic<bool>* cancel,
             const std::function<void(uint64_t done, uint64_t total)>& progress);
 
-  /// Reference names and shapes in the order they were asked for.
-  struct Spec {
-    std::string name;
-    std::vector<int64_t> shape;
-  };
-  const std::vector<Spec>& specs() const { return specs_; }
+  /// In the order they were asked for.
+  const std::vector<TensorSpec>& specs() const { return specs_; }
   uint64_t bytes() const { return bytes_; }
   /// Gives back the memory of a mapped weight, or of all of them, until they are read again.
   void drop_pages(const ggml_tensor* weight) const;
@@ -59,8 +58,10 @@ class WeightStore {
     uint64_t size;
   };
 
-  ggml_tensor* ask(const std::string& name, const std::vector<int64_t>& shape, bool keep_f32);
-  bool has(const std::string& name) const { return describing_ || weights_.count(name) != 0; }
+  ggml_tensor* ask(const std::string& name, const std::vector<int64_t>& shape, Precision precision, bool keep_f32);
+  bool has(const std::string& name) const {
+    return describing_ ? !stored_ || stored_->count(name) != 0 : weights_.count(name) != 0;
+  }
   void map_files(Device& device, SourceFiles& files);
   void allocate_rest(Device& device);
   void read_rest(Device& device, SourceFiles& files, const std::atomic<bool>* cancel,
@@ -68,8 +69,9 @@ class WeightStore {
 
   std::string component_;
   bool describing_;
+  const std::set<std::string>* stored_ = nullptr;
   std::map<std::string, Weight> weights_;
-  std::vector<Spec> specs_;
+  std::vector<TensorSpec> specs_;
   uint64_t bytes_ = 0;
   bool is_f32_ = true;
   std::vector<Mapping> mappings_;
@@ -80,22 +82,34 @@ class WeightStore {
 /// A position in the tree of names: w["down_blocks"][0]["conv1"].
 class Weights {
  public:
-  Weights(WeightStore& store, std::string prefix) : store_(&store), prefix_(std::move(prefix)) {}
+  Weights(WeightStore& store, std::string prefix, Precision precision = Precision::quantizable)
+      : store_(&store), prefix_(std::move(prefix)), precision_(precision) {}
 
   Weights operator[](const std::string& part) const {
-    return {*store_, prefix_.empty() ? part : prefix_ + "." + part};
+    return {*store_, prefix_.empty() ? part : prefix_ + "." + part, precision_};
   }
   Weights operator[](int64_t index) const { return (*this)[std::to_string(index)]; }
+  /// The same position, where all weights need this precision or more.
+  Weights at_least(Precision precision) const { return {*store_, prefix_, std::max(precision, precision_)}; }
 
+  /// A table of rows that are only looked up: each is used as it is, so small blocks would save file size at the price of
+  /// every later layer.
+  ggml_tensor* lookup_table(int64_t rows, int64_t columns) const {
+    return at_least(Precision::half).matrix(rows, columns);
+  }
   /// A weight used element by element (norm, bias, embedding that is added): always float32 in memory.
   /// `shape` in reference order; the result's ne is its reverse.
-  ggml_tensor* get(const std::vector<int64_t>& shape) const { return store_->ask(prefix_, shape, true); }
+  ggml_tensor* get(const std::vector<int64_t>& shape) const {
+    return store_->ask(prefix_, shape, Precision::exact, true);
+  }
   /// The left operand of a matrix product or a lookup table, [rows, columns], in the type that its source targets.
-  ggml_tensor* matrix(int64_t rows, int64_t columns) const { return store_->ask(prefix_, {rows, columns}, false); }
-  /// A convolution kernel [out, in, kh, kw] as the packed matrix [out, kh*kw*in] (core/types.h); the source may hold
-  /// either form.
+  ggml_tensor* matrix(int64_t rows, int64_t columns) const {
+    return store_->ask(prefix_, {rows, columns}, precision_, false);
+  }
+  /// A convolution kernel [out, in, kh, kw] as the matrix [out, kh*kw*in] (core/types.h); the source may hold either
+  /// form.
   ggml_tensor* kernel(int64_t out, int64_t in, int64_t kh, int64_t kw) const {
-    return store_->ask(prefix_, {out, in, kh, kw}, false);
+    return store_->ask(prefix_, {out, in, kh, kw}, precision_, false);
   }
   /// For the few weights whose presence, not the config, decides (a config's null and an absent key look alike).
   bool has(const std::string& part) const { return store_->has((*this)[part].prefix_); }
@@ -105,6 +119,7 @@ class Weights {
  private:
   WeightStore* store_;
   std::string prefix_;
+  Precision precision_;
 };
 
 }  // namespace kandinsky

@@ -6,19 +6,6 @@
 
 namespace kandinsky {
 
-/// What attention looks at, ne = {C, tokens, B} each.
-struct KeysValues {
-  ggml_tensor* k = nullptr;
-  ggml_tensor* v = nullptr;
-};
-
-/// softmax(q kᵀ / sqrt(head width) + mask) v for each head. q: ne = {C, queries, B}; mask: null or float32
-/// {keys, queries, 1, 1 or B}; added: null, or keys and values in front of `own`. Returns {C, queries, B}.
-/// All are operands (layers/prepare.h) where attention_takes_operands().
-ggml_tensor* attention(Graph& g, ggml_tensor* q, const KeysValues& own, int64_t heads, ggml_tensor* mask,
-                       const KeysValues& added = {});
-bool attention_takes_operands(const Graph& g, int64_t head_dim);
-
 struct Attention {
   struct Names {
     const char *q, *k, *v, *out;
@@ -30,10 +17,12 @@ struct Attention {
   /// Throws unsupported_model unless `heads` divides `channels`.
   Attention(const Weights& w, const Names& names, int64_t channels, int64_t heads);
 
-  /// residual + attention(x). x: ne = {C, tokens, B}, float32 or an operand; added: see attention(). `own`, if not
-  /// null, receives the keys and values of x.
-  ggml_tensor* forward(Graph& g, ggml_tensor* x, ggml_tensor* mask, const KeysValues& added, ggml_tensor* residual,
+  /// residual + attention(x). x: ne = {C, tokens, B}; mask, added: see AttentionInput. `own`, if not null, receives the
+  /// keys and values of x.
+  ggml_tensor* forward(Graph& g, Operand x, ggml_tensor* mask, const KeysValues& added, ggml_tensor* residual,
                        KeysValues* own = nullptr) const;
+  /// What attention reads of a linear layer.
+  Operand project(Graph& g, const Linear& linear, Operand x) const;
 
   Linear to_q, to_k, to_v, to_out;
   int64_t heads = 1;
@@ -51,9 +40,9 @@ struct ImageAttention {
   ImageAttention() = default;
   ImageAttention(const Weights& w, int64_t channels, const Options& options);
 
-  /// x: ne = {C, W, H, B}; context: {context_channels, tokens, B}, an operand that stays the same from run to run, or
-  /// null; zq: see Norm2d.
-  ggml_tensor* forward(Graph& g, ggml_tensor* x, ggml_tensor* context, ggml_tensor* zq) const;
+  /// x: ne = {C, W, H, B}; context: {context_channels, tokens, B}, which stays the same from run to run, or nothing;
+  /// zq: see Norm2d.
+  ggml_tensor* forward(Graph& g, ggml_tensor* x, Operand context, ggml_tensor* zq) const;
 
   Norm2d norm;
   Attention attention;

@@ -1,6 +1,6 @@
 #include "layers/conv_transpose2d.h"
 
-#include "layers/linear.h"
+#include "graph/composed_ops.h"
 
 namespace kandinsky {
 

@@ -1,8 +1,8 @@
 // Transposed 2-D convolution whose stride is its kernel size (no overlap, no padding): each pixel becomes a square.
 #pragma once
 
-#include "core/graph.h"
 #include "core/weights.h"
+#include "graph/graph.h"
 
 namespace kandinsky {
 
@@ -13,7 +13,7 @@ struct ConvTranspose2d {
   /// x: ne = {in, W, H, B}, contiguous; returns {out, kernel * W, kernel * H, B}.
   ggml_tensor* forward(Graph& g, ggml_tensor* x) const;
 
-  // The reference stores transposed kernels as [in, out, kh, kw], so that packing (core/types.h) makes a row of
+  // The reference stores transposed kernels as [in, out, kh, kw], so that its matrix (core/types.h) has a row of
   // everything that one input channel adds to a square: ne = {kernel * kernel * out, in}. As left operand of a matrix
   // product it must be turned, which quantized rows cannot be; the few there are stay float32.
   ggml_tensor* weight;

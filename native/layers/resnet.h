@@ -13,13 +13,13 @@ struct ResnetBlock2D {
     Norm2d::Options norm;
     int64_t temb_channels = 0;  // > 0: the time embedding scales and shifts after norm2 ("scale_shift")
     Resample resample = Resample::none;
-    Algorithm limit = Algorithm::winograd_f4;  // see Conv2d
+    Sensitivity sensitivity = Sensitivity::inner;
   };
 
   ResnetBlock2D(const Weights& w, int64_t in, int64_t out, const Options& options);
 
-  /// x: `in` channels; silu_temb: SiLU(time embedding) {temb_channels, B}, an operand, or null; zq: see Norm2d.
-  ggml_tensor* forward(Graph& g, const Image& x, ggml_tensor* silu_temb, ggml_tensor* zq) const;
+  /// x: `in` channels; silu_temb: SiLU(time embedding) {temb_channels, B}, or nothing; zq: see Norm2d.
+  ggml_tensor* forward(Graph& g, const Image& x, Operand silu_temb, ggml_tensor* zq) const;
 
   Norm2d norm1, norm2;
   Conv2d conv1, conv2;

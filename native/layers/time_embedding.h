@@ -21,7 +21,8 @@ struct TimestepEmbedding {
       : linear_1(w["linear_1"], in, hidden), linear_2(w["linear_2"], hidden, out), activation(activation) {}
 
   ggml_tensor* forward(Graph& g, ggml_tensor* sinusoids) const {
-    return linear_2.forward(g, linear_1.forward(g, sinusoids, {activation, nullptr, true}));
+    const Operand x = g.ops().operand(g, sinusoids);
+    return linear_2.forward(g, g.ops().linear_operand(g, linear_1.product, x, activation));
   }
 
   Linear linear_1, linear_2;

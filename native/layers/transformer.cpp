@@ -12,9 +12,9 @@ TransformerBlock::TransformerBlock(const Weights& w, const Names& names, const O
 
 ggml_tensor* TransformerBlock::forward(Graph& g, ggml_tensor* x, ggml_tensor* mask, const KeysValues& added,
                                        KeysValues* own) const {
-  x = attention.forward(g, norm1.forward(g, x, true), mask, added, x, own);
-  ggml_tensor* hidden = fc1.forward(g, norm2.forward(g, x, true), {activation, nullptr, true});
-  return fc2.forward(g, hidden, {Activation::none, x, false});
+  x = attention.forward(g, norm1.operand(g, x), mask, added, x, own);
+  const Operand hidden = g.ops().linear_operand(g, fc1.product, norm2.operand(g, x), activation);
+  return fc2.forward(g, hidden, Activation::none, x);
 }
 
 }  // namespace kandinsky

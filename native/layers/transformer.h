@@ -29,7 +29,7 @@ struct TransformerBlock {
   };
   TransformerBlock(const Weights& w, const Names& names, const Options& options);
 
-  /// x: ne = {C, tokens, B}; mask, added: see attention(); own: see Attention::forward.
+  /// x: ne = {C, tokens, B}; mask, added: see AttentionInput; own: see Attention::forward.
   ggml_tensor* forward(Graph& g, ggml_tensor* x, ggml_tensor* mask, const KeysValues& added = {},
                        KeysValues* own = nullptr) const;
 

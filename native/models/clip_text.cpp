@@ -56,7 +56,7 @@ CLIPTextModelWithProjection::CLIPTextModelWithProjection(const Config& config, c
       max_length_(size_from(config, "max_position_embeddings", 77)),
       eos_(config.integer("eos_token_id", 49407)) {
   const Weights model = w["text_model"];
-  token_embedding_ = model["embeddings"]["token_embedding"]["weight"].matrix(vocabulary_, channels_);
+  token_embedding_ = model["embeddings"]["token_embedding"]["weight"].lookup_table(vocabulary_, channels_);
   position_embedding_ = model["embeddings"]["position_embedding"]["weight"].get({max_length_, channels_});
   const float eps = eps_from(config, "layer_norm_eps", 1e-5);
   const TransformerBlock::Options options{channels_, size_from(config, "num_attention_heads", 8),

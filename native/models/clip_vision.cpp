@@ -41,8 +41,7 @@ CLIPVisionModelWithProjection::CLIPVisionModelWithProjection(const Config& confi
       image_size_(size_from(config, "image_size", 224)) {
   const int64_t patch = size_from(config, "patch_size", 32);
   if (patch > image_size_ || patch > 1024) {
-    fail(ErrorCode::unsupported_model, "%s config: expected a patch_size up to image_size but received %lld",
-         config.component().c_str(), static_cast<long long>(patch));
+    fail(ErrorCode::unsupported_model, "{} config: expected a patch_size up to image_size but received {}", config.component(), patch);
   }
   const Weights model = w["vision_model"], embeddings = model["embeddings"];
   const int64_t side = image_size_ / patch;

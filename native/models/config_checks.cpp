@@ -14,8 +14,7 @@ constexpr int64_t max_count = 1024;
 
 int64_t up_to(int64_t limit, const Config& config, const std::string& key, int64_t value) {
   if (value < 1 || value > limit) {
-    fail(ErrorCode::unsupported_model, "%s config: expected 1 to %lld for %s but received %lld",
-         config.component().c_str(), static_cast<long long>(limit), key.c_str(), static_cast<long long>(value));
+    fail(ErrorCode::unsupported_model, "{} config: expected 1 to {} for {} but received {}", config.component(), limit, key, value);
   }
   return value;
 }
@@ -25,14 +24,12 @@ void check_choice(const Config& config, const std::string& key, const std::vecto
   if (std::find(known.begin(), known.end(), value) != known.end()) return;
   std::string list;
   for (const std::string& name : known) list += (list.empty() ? "" : " or ") + name;
-  fail(ErrorCode::unsupported_model, "%s config: expected %s for %s but received \"%s\"", config.component().c_str(),
-       list.c_str(), key.c_str(), value.c_str());
+  fail(ErrorCode::unsupported_model, "{} config: expected {} for {} but received \"{}\"", config.component(), list, key, value);
 }
 
 void check_count(const Config& config, const std::string& key, size_t expected, size_t received) {
   if (received == expected) return;
-  fail(ErrorCode::unsupported_model, "%s config: expected %zu values for %s but received %zu",
-       config.component().c_str(), expected, key.c_str(), received);
+  fail(ErrorCode::unsupported_model, "{} config: expected {} values for {} but received {}", config.component(), expected, key, received);
 }
 
 std::vector<int64_t> list_up_to(int64_t limit, const Config& config, const std::string& key, size_t count) {
@@ -72,8 +69,7 @@ std::vector<int64_t> counts_from(const Config& config, const std::string& key, s
 float eps_from(const Config& config, const std::string& key, double fallback) {
   const double eps = config.real(key, fallback);
   if (!(eps >= 0 && eps <= 1)) {
-    fail(ErrorCode::unsupported_model, "%s config: expected 0 to 1 for %s but received %g", config.component().c_str(),
-         key.c_str(), eps);
+    fail(ErrorCode::unsupported_model, "{} config: expected 0 to 1 for {} but received {}", config.component(), key, eps);
   }
   return static_cast<float>(eps);
 }
@@ -81,8 +77,7 @@ float eps_from(const Config& config, const std::string& key, double fallback) {
 std::vector<int64_t> level_channels_from(const Config& config) {
   const size_t levels = config.integers("block_out_channels").size();
   if (levels < 1 || levels > max_levels) {
-    fail(ErrorCode::unsupported_model, "%s config: expected 1 to %zu values for block_out_channels but received %zu",
-         config.component().c_str(), max_levels, levels);
+    fail(ErrorCode::unsupported_model, "{} config: expected 1 to {} values for block_out_channels but received {}", config.component(), max_levels, levels);
   }
   return sizes_from(config, "block_out_channels", levels);
 }

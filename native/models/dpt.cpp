@@ -14,9 +14,9 @@
 #include <optional>
 
 #include "core/error.h"
+#include "graph/resample.h"
 #include "layers/conv2d.h"
 #include "layers/conv_transpose2d.h"
-#include "layers/resample.h"
 #include "layers/transformer.h"
 #include "models/config_checks.h"
 #include "models/inputs.h"
@@ -129,8 +129,8 @@ void refuse_other_kinds(const Config& config) {
   config.require("is_hybrid", false);
   config.require_absent("backbone");
   if (!config.has("backbone_out_indices")) {  // the reference sets it to null for backbones with a config of their own
-    fail(ErrorCode::unsupported_model, "%s config: expected DPT with its own vision transformer, but there are no "
-         "backbone_out_indices", config.component().c_str());
+    fail(ErrorCode::unsupported_model, "{} config: expected DPT with its own vision transformer, but there are no "
+         "backbone_out_indices", config.component());
   }
   config.require("qkv_bias", true);
   config.require("use_batch_norm_in_fusion_residual", false);
@@ -144,15 +144,13 @@ std::vector<int64_t> out_indices_from(const Config& config, int64_t layer_count)
   int64_t last = -1;
   for (const int64_t index : indices) {
     if (index <= last || index >= layer_count) {
-      fail(ErrorCode::unsupported_model, "%s config: expected ascending numbers below num_hidden_layers (%lld) for "
-           "backbone_out_indices but received %lld", config.component().c_str(), static_cast<long long>(layer_count),
-           static_cast<long long>(index));
+      fail(ErrorCode::unsupported_model, "{} config: expected ascending numbers below num_hidden_layers ({}) for "
+           "backbone_out_indices but received {}", config.component(), layer_count, index);
     }
     last = index;
   }
   if (indices.empty() || indices.size() > max_levels) {
-    fail(ErrorCode::unsupported_model, "%s config: expected 1 to %zu values for backbone_out_indices but received %zu",
-         config.component().c_str(), max_levels, indices.size());
+    fail(ErrorCode::unsupported_model, "{} config: expected 1 to {} values for backbone_out_indices but received {}", config.component(), max_levels, indices.size());
   }
   return indices;
 }
@@ -162,13 +160,13 @@ std::vector<double> factors_from(const Config& config, size_t count) {
   for (const double factor : factors) {
     const bool is_known = factor > 1 ? factor <= max_factor && factor == std::floor(factor) : factor >= 1 / max_factor;
     if (!is_known) {
-      fail(ErrorCode::unsupported_model, "%s config: expected whole numbers up to %g, or fractions from %g, for "
-           "reassemble_factors but received %g", config.component().c_str(), max_factor, 1 / max_factor, factor);
+      fail(ErrorCode::unsupported_model, "{} config: expected whole numbers up to {}, or fractions from {}, for "
+           "reassemble_factors but received {}", config.component(), max_factor, 1 / max_factor, factor);
     }
   }
   if (factors.size() != count) {
-    fail(ErrorCode::unsupported_model, "%s config: expected %zu values for reassemble_factors, as many as for "
-         "backbone_out_indices, but received %zu", config.component().c_str(), count, factors.size());
+    fail(ErrorCode::unsupported_model, "{} config: expected {} values for reassemble_factors, as many as for "
+         "backbone_out_indices, but received {}", config.component(), count, factors.size());
   }
   return factors;
 }
@@ -193,8 +191,7 @@ DPTForDepthEstimation::DPTForDepthEstimation(const Config& config, const Weights
 void DPTForDepthEstimation::make_encoder(const Weights& w) {
   const int64_t image_size = size_from(config_, "image_size", 384);
   if (patch_size_ > image_size || patch_size_ > 1024) {
-    fail(ErrorCode::unsupported_model, "%s config: expected a patch_size up to image_size but received %lld",
-         config_.component().c_str(), static_cast<long long>(patch_size_));
+    fail(ErrorCode::unsupported_model, "{} config: expected a patch_size up to image_size but received {}", config_.component(), patch_size_);
   }
   const Weights embeddings = w["embeddings"];
   side_ = image_size / patch_size_;
@@ -237,9 +234,7 @@ HostTensors DPTForDepthEstimation::prepare(const std::string&, const HostTensors
   const HostTensor& pixels = in.real("pixel_values", {Inputs::any, image_channels_, Inputs::any, Inputs::any});
   in.finish();
   if (pixels.shape[2] < patch_size_ || pixels.shape[3] < patch_size_) {
-    fail(ErrorCode::shape_mismatch, "%s: expected pixel_values of at least %lld x %lld pixels but received %s",
-         config_.component().c_str(), static_cast<long long>(patch_size_), static_cast<long long>(patch_size_),
-         shape_text(pixels.shape).c_str());
+    fail(ErrorCode::shape_mismatch, "{}: expected pixel_values of at least {} x {} pixels but received {}", config_.component(), patch_size_, patch_size_, shape_text(pixels.shape));
   }
   return {{"pixel_values", pixels}};
 }

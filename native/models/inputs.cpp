@@ -20,15 +20,13 @@ std::string pattern_text(const std::vector<int64_t>& shape) {
 const HostTensor& Inputs::take(const std::string& name) {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {
-    fail(ErrorCode::invalid_argument, "%s: expected an input \"%s\" but received none", component_.c_str(),
-         name.c_str());
+    fail(ErrorCode::invalid_argument, "{}: expected an input \"{}\" but received none", component_, name);
   }
   taken_.insert(name);
   const HostTensor& tensor = found->second;
   const size_t values = tensor.is_int ? tensor.i32.size() : tensor.f32.size();
   if (element_count(tensor.shape) != static_cast<int64_t>(values)) {
-    fail(ErrorCode::shape_mismatch, "%s: %s has shape %s but %zu values", component_.c_str(), name.c_str(),
-         shape_text(tensor.shape).c_str(), values);
+    fail(ErrorCode::shape_mismatch, "{}: {} has shape {} but {} values", component_, name, shape_text(tensor.shape), values);
   }
   return tensor;
 }
@@ -39,16 +37,14 @@ void Inputs::check_shape(const std::string& name, const HostTensor& tensor, cons
     matches = shape[i] == any ? tensor.shape[i] >= 1 : tensor.shape[i] == shape[i];
   }
   if (!matches) {
-    fail(ErrorCode::shape_mismatch, "%s: expected shape %s for %s but received %s", component_.c_str(),
-         pattern_text(shape).c_str(), name.c_str(), shape_text(tensor.shape).c_str());
+    fail(ErrorCode::shape_mismatch, "{}: expected shape {} for {} but received {}", component_, pattern_text(shape), name, shape_text(tensor.shape));
   }
 }
 
 const HostTensor& Inputs::real(const std::string& name, const std::vector<int64_t>& shape) {
   const HostTensor& tensor = take(name);
   if (tensor.is_int) {
-    fail(ErrorCode::invalid_argument, "%s: expected float32 values for %s but received int32", component_.c_str(),
-         name.c_str());
+    fail(ErrorCode::invalid_argument, "{}: expected float32 values for {} but received int32", component_, name);
   }
   check_shape(name, tensor, shape);
   return tensor;
@@ -57,8 +53,7 @@ const HostTensor& Inputs::real(const std::string& name, const std::vector<int64_
 const HostTensor& Inputs::integers(const std::string& name, const std::vector<int64_t>& shape) {
   const HostTensor& tensor = take(name);
   if (!tensor.is_int) {
-    fail(ErrorCode::invalid_argument, "%s: expected int32 values for %s but received float32", component_.c_str(),
-         name.c_str());
+    fail(ErrorCode::invalid_argument, "{}: expected int32 values for {} but received float32", component_, name);
   }
   check_shape(name, tensor, shape);
   return tensor;
@@ -67,13 +62,11 @@ const HostTensor& Inputs::integers(const std::string& name, const std::vector<in
 const HostTensor& Inputs::token_ids(const std::string& name, int64_t vocabulary, int64_t max_length) {
   const HostTensor& ids = integers(name, {any, any});
   if (ids.shape[1] > max_length) {
-    fail(ErrorCode::shape_mismatch, "%s: expected at most %lld tokens in %s but received %lld", component_.c_str(),
-         static_cast<long long>(max_length), name.c_str(), static_cast<long long>(ids.shape[1]));
+    fail(ErrorCode::shape_mismatch, "{}: expected at most {} tokens in {} but received {}", component_, max_length, name, ids.shape[1]);
   }
   for (const int32_t id : ids.i32) {
     if (id < 0 || id >= vocabulary) {
-      fail(ErrorCode::invalid_argument, "%s: expected token ids from 0 to %lld in %s but received %d",
-           component_.c_str(), static_cast<long long>(vocabulary - 1), name.c_str(), id);
+      fail(ErrorCode::invalid_argument, "{}: expected token ids from 0 to {} in {} but received {}", component_, vocabulary - 1, name, id);
     }
   }
   return ids;
@@ -88,7 +81,7 @@ const HostTensor& Inputs::timestep(int64_t batch) {
 void Inputs::finish() const {
   for (const auto& [name, tensor] : tensors_) {
     if (!taken_.count(name)) {
-      fail(ErrorCode::invalid_argument, "%s: there is no input \"%s\"", component_.c_str(), name.c_str());
+      fail(ErrorCode::invalid_argument, "{}: there is no input \"{}\"", component_, name);
     }
   }
 }

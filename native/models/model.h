@@ -1,4 +1,5 @@
-// What a network file provides: its weights (asked for in the constructor), its input checks and its graph.
+// What a network file provides: its weights (asked for in the constructor), its input checks and its graph. What runs
+// it is models/loaded_network.cpp.
 #pragma once
 
 #include <memory>
@@ -6,9 +7,9 @@
 #include <vector>
 
 #include "core/config.h"
-#include "core/graph.h"
 #include "core/host_tensor.h"
 #include "core/weights.h"
+#include "graph/graph.h"
 
 namespace kandinsky {
 
@@ -34,13 +35,5 @@ class Model {
   /// Networks that run once per picture give theirs back: MoVQ's graph takes gigabytes.
   virtual bool runs_in_loop() const { return false; }
 };
-
-std::unique_ptr<Model> make_clip_text(const Config& config, const Weights& w);
-std::unique_ptr<Model> make_clip_vision(const Config& config, const Weights& w);
-std::unique_ptr<Model> make_dpt(const Config& config, const Weights& w);
-std::unique_ptr<Model> make_prior_transformer(const Config& config, const Weights& w);
-std::unique_ptr<Model> make_unet_2d_condition(const Config& config, const Weights& w);
-std::unique_ptr<Model> make_movq(const Config& config, const Weights& w);
-std::unique_ptr<Model> make_multilingual_clip(const Config& config, const Weights& w);
 
 }  // namespace kandinsky

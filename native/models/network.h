@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,12 +19,6 @@ struct RunOptions {
   const std::atomic<bool>* cancel = nullptr;
   /// Names of intermediate tensors (diffusers module paths, e.g. "down_blocks.0") to return beside the outputs.
   std::vector<std::string> taps;
-};
-
-/// One weight that a network needs, in the reference's name and shape.
-struct TensorSpec {
-  std::string name;
-  std::vector<int64_t> shape;
 };
 
 class Network {
@@ -66,16 +61,9 @@ std::vector<std::string> network_classes();
 std::unique_ptr<Network> load_network(const std::string& class_name, const Config& config,
                                       const std::vector<TensorSource>& sources, const LoadOptions& options);
 
-/// Names and shapes of every weight that a network of this class and config has; loads nothing.
-std::vector<TensorSpec> describe_network(const std::string& class_name, const Config& config);
-
-struct DeviceInfo {
-  std::string name;         // what LoadOptions::device takes
-  std::string kind;         // "cpu" or "cuda"
-  std::string description;  // e.g. the processor's name
-  uint64_t total_bytes = 0;
-  uint64_t free_bytes = 0;
-};
-std::vector<DeviceInfo> list_devices();
+/// Every weight that a network of this class and config has; loads nothing. `stored`: the names that a checkpoint has,
+/// which decide about optional weights; null: all of them.
+std::vector<TensorSpec> describe_network(const std::string& class_name, const Config& config,
+                                         const std::set<std::string>* stored = nullptr);
 
 }  // namespace kandinsky

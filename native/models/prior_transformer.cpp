@@ -68,19 +68,18 @@ PriorTransformer::PriorTransformer(const Config& config, const Weights& w)
       extra_tokens_(size_from(config, "additional_embeddings", 4)),
       has_prd_(w.has("prd_embedding")),
       has_text_proj_(w["encoder_hidden_states_proj"].has("weight")),
-      time_embedding_(w["time_embedding"], channels_, size_from(config, "time_embed_dim", channels_), channels_,
+      time_embedding_(w["time_embedding"].at_least(Precision::half), channels_, size_from(config, "time_embed_dim", channels_), channels_,
                       activation_from(config, "time_embed_act_fn", "silu")),
       proj_in_(w["proj_in"], embedding_dim_, channels_),
       embedding_proj_(w["embedding_proj"], pooled_dim_, channels_),
-      proj_to_clip_embeddings_(w["proj_to_clip_embeddings"], channels_, output_dim_),
+      proj_to_clip_embeddings_(w["proj_to_clip_embeddings"].at_least(Precision::half), channels_, output_dim_),
       norm_out_(w["norm_out"], channels_, 1e-5f) {
   config.require_absent("norm_in_type");
   config.require_absent("embedding_proj_norm_type");
   config.require("added_emb_type", std::string("prd"));
   config.require("encoder_hid_proj_type", std::string("linear"));
   if (extra_tokens_ != (has_prd_ ? 4 : 3)) {
-    fail(ErrorCode::unsupported_model, "%s config: expected %d for additional_embeddings but received %lld",
-         config.component().c_str(), has_prd_ ? 4 : 3, static_cast<long long>(extra_tokens_));
+    fail(ErrorCode::unsupported_model, "{} config: expected {} for additional_embeddings but received {}", config.component(), has_prd_ ? 4 : 3, extra_tokens_);
   }
   if (has_text_proj_) {
     encoder_hidden_states_proj_ = Linear(w["encoder_hidden_states_proj"], embedding_dim_, channels_);
@@ -132,8 +131,7 @@ HostTensors PriorTransformer::prepare(const std::string& method, const HostTenso
     const HostTensor& attention_mask = in.integers("attention_mask", {batch, text_tokens_});
     for (const int32_t value : attention_mask.i32) {
       if (value != 0 && value != 1) {
-        fail(ErrorCode::invalid_argument, "%s: expected 0 or 1 in attention_mask but received %d",
-             config_.component().c_str(), value);
+        fail(ErrorCode::invalid_argument, "{}: expected 0 or 1 in attention_mask but received {}", config_.component(), value);
       }
     }
     prepared["text_mask"] = mask(attention_mask, 0, fixed_tokens());

@@ -97,13 +97,11 @@ UNetConfig read_config(const Config& config) {
   c.has_hint = addition == "image_hint";
   choice_from(config, "encoder_hid_dim_type", {c.is_text_image ? "text_image_proj" : "image_proj"}, "none");
   if (c.has_hint && c.in_channels <= hint_channels) {
-    fail(ErrorCode::unsupported_model, "%s config: expected more than %lld in_channels with image_hint",
-         config.component().c_str(), static_cast<long long>(hint_channels));
+    fail(ErrorCode::unsupported_model, "{} config: expected more than {} in_channels with image_hint", config.component(), hint_channels);
   }
   for (const int kernel : {c.conv_in_kernel, c.conv_out_kernel}) {
     if (kernel % 2 == 0 || kernel > 15) {
-      fail(ErrorCode::unsupported_model, "%s config: expected an odd kernel size up to 15 but received %d",
-           config.component().c_str(), kernel);
+      fail(ErrorCode::unsupported_model, "{} config: expected an odd kernel size up to 15 but received {}", config.component(), kernel);
     }
   }
   return c;
@@ -124,18 +122,17 @@ class UNet2DConditionModel : public Model {
   bool runs_in_loop() const override { return true; }
 
  private:
-  /// `level` 0 is the outermost one. There F4 would cost more exactness than the float32 residual stream gains over
-  /// bfloat16: 1.40 % instead of 0.97 % at full size (bench/error.mjs; torch in bfloat16: 1.27 %).
+  /// `level` 0 is the outermost one. There the fastest convolutions would cost more exactness than the float32 residual
+  /// stream gains over bfloat16: 1.40 % instead of 0.97 % at full size (bench/error.mjs; torch in bfloat16: 1.27 %).
   ResnetBlock2D resnet(const Weights& w, int64_t in, int64_t out, size_t level,
                        Resample resample = Resample::none) const {
-    const Algorithm limit = level == 0 ? Algorithm::winograd_f2 : Algorithm::winograd_f4;
-    return {w, in, out, {{config_.groups, config_.eps, 0}, config_.time_embed_dim, resample, limit}};
+    const Sensitivity sensitivity = level == 0 ? Sensitivity::near_output : Sensitivity::inner;
+    return {w, in, out, {{config_.groups, config_.eps, 0}, config_.time_embed_dim, resample, sensitivity}};
   }
   ImageAttention attention(const Weights& w, int64_t channels, int64_t head_dim, int64_t context_dim) const {
     if (channels % head_dim != 0) {
-      fail(ErrorCode::unsupported_model, "%s config: expected a divisor of %lld channels for attention_head_dim but "
-           "received %lld", raw_config_.component().c_str(), static_cast<long long>(channels),
-           static_cast<long long>(head_dim));
+      fail(ErrorCode::unsupported_model, "{} config: expected a divisor of {} channels for attention_head_dim but "
+           "received {}", raw_config_.component(), channels, head_dim);
     }
     return {w, channels, {channels / head_dim, context_dim, {config_.groups, 1e-5f, 0}}};
   }
@@ -144,8 +141,8 @@ class UNet2DConditionModel : public Model {
   void load_mid(const Weights& w);
   void load_up(const Weights& w);
 
-  ggml_tensor* time_embedding(Graph& g) const;
-  ggml_tensor* conditioning_tokens(Graph& g) const;
+  Operand time_embedding(Graph& g) const;
+  Operand conditioning_tokens(Graph& g) const;
   Image input_image(Graph& g) const;
 
   Config raw_config_;
@@ -162,13 +159,15 @@ class UNet2DConditionModel : public Model {
   Block mid_;
 };
 
+// The first and the last convolution meet the latents themselves, where an error is a fault of the picture; a vector,
+// not a batch of pixels, passes the embeddings of time and conditioning and reaches every layer.
 UNet2DConditionModel::UNet2DConditionModel(const Config& config, const Weights& w)
     : raw_config_(config),
       config_(read_config(config)),
-      conv_in_(w["conv_in"], config_.in_channels, config_.channels[0], config_.conv_in_kernel),
-      conv_out_(w["conv_out"], config_.channels[0], config_.out_channels, config_.conv_out_kernel),
+      conv_in_(w["conv_in"].at_least(Precision::exact), config_.in_channels, config_.channels[0], config_.conv_in_kernel),
+      conv_out_(w["conv_out"].at_least(Precision::exact), config_.channels[0], config_.out_channels, config_.conv_out_kernel),
       conv_norm_out_(w["conv_norm_out"], config_.channels[0], {config_.groups, config_.eps, 0}),
-      time_embedding_(w["time_embedding"], config_.channels[0], config_.time_embed_dim, config_.time_embed_dim,
+      time_embedding_(w["time_embedding"].at_least(Precision::half), config_.channels[0], config_.time_embed_dim, config_.time_embed_dim,
                       Activation::silu) {
   load_conditioning(w);
   load_down(w["down_blocks"]);
@@ -178,7 +177,7 @@ UNet2DConditionModel::UNet2DConditionModel(const Config& config, const Weights& 
 
 void UNet2DConditionModel::load_conditioning(const Weights& w) {
   const int64_t context = config_.context_dims[0], hidden = config_.encoder_hid_dim, time = config_.time_embed_dim;
-  const Weights add = w["add_embedding"], tokens = w["encoder_hid_proj"];
+  const Weights add = w["add_embedding"].at_least(Precision::half), tokens = w["encoder_hid_proj"];
   if (config_.is_text_image) {
     image_proj_ = Linear(add["image_proj"], context, time);
     text_proj_ = Linear(add["text_proj"], context, time);
@@ -260,9 +259,7 @@ HostTensors UNet2DConditionModel::prepare(const std::string&, const HostTensors&
   const int64_t multiple = int64_t{1} << (config_.channels.size() - 1);
   if (height % multiple != 0 || width % multiple != 0) {
     fail(ErrorCode::shape_mismatch,
-         "%s: expected multiples of %lld for height and width of sample but received %lld x %lld",
-         raw_config_.component().c_str(), static_cast<long long>(multiple), static_cast<long long>(height),
-         static_cast<long long>(width));
+         "{}: expected multiples of {} for height and width of sample but received {} x {}", raw_config_.component(), multiple, height, width);
   }
   prepared["sinusoids"] =
       timestep_sinusoids(in.timestep(batch), batch, config_.channels[0], config_.timestep);
@@ -281,8 +278,8 @@ HostTensors UNet2DConditionModel::prepare(const std::string&, const HostTensors&
   return prepared;
 }
 
-/// SiLU of the sum of time and image embedding, an operand of {time_embed_dim, B}.
-ggml_tensor* UNet2DConditionModel::time_embedding(Graph& g) const {
+/// SiLU of the sum of time and image embedding, {time_embed_dim, B}.
+Operand UNet2DConditionModel::time_embedding(Graph& g) const {
   ggml_context* c = g.context();
   ggml_tensor* time = time_embedding_.forward(g, g.input("sinusoids"));
   g.tap("time_embedding", time, 2);
@@ -295,11 +292,11 @@ ggml_tensor* UNet2DConditionModel::time_embedding(Graph& g) const {
   }
   added = g.keep(added);
   g.tap("add_embedding", added, 2);
-  return operand(g, ggml_add(c, time, added), true);
+  return g.ops().operand(g, ggml_add(c, time, added), true);
 }
 
-/// What the attentions see beside the image, an operand of {cross_attention_dim, tokens, B}. The same in every step.
-ggml_tensor* UNet2DConditionModel::conditioning_tokens(Graph& g) const {
+/// What the attentions see beside the image, {cross_attention_dim, tokens, B}. The same in every step.
+Operand UNet2DConditionModel::conditioning_tokens(Graph& g) const {
   ggml_context* c = g.context();
   const int64_t context = config_.context_dims[0];
   ggml_tensor* tokens = token_image_embeds_.forward(g, g.input("image_embeds"));
@@ -310,7 +307,7 @@ ggml_tensor* UNet2DConditionModel::conditioning_tokens(Graph& g) const {
     tokens = token_norm_.forward(g, tokens);
   }
   g.tap("encoder_hid_proj", g.keep(tokens), 3);
-  return operand(g, tokens);
+  return g.ops().operand(g, tokens);
 }
 
 /// The latents, with ControlNet followed by the features of the hint.
@@ -323,12 +320,12 @@ Image UNet2DConditionModel::input_image(Graph& g) const {
     input.silu = i > 0;
     hint = hint_convs_[i].forward(g, input);
   }
-  return side_by_side(g, sample, g.keep(hint));
+  return g.ops().side_by_side(g, sample, g.keep(hint));
 }
 
 void UNet2DConditionModel::build(const std::string&, Graph& g) const {
-  ggml_tensor* silu_temb = time_embedding(g);
-  ggml_tensor* context = conditioning_tokens(g);
+  const Operand silu_temb = time_embedding(g);
+  const Operand context = conditioning_tokens(g);
   ggml_tensor* x = conv_in_.forward(g, input_image(g));
   g.tap("conv_in", x, 4);
 
@@ -353,7 +350,7 @@ void UNet2DConditionModel::build(const std::string&, Graph& g) const {
 
   for (size_t i = 0; i < up_.size(); ++i) {
     for (size_t j = 0; j < up_[i].resnets.size(); ++j) {
-      x = up_[i].resnets[j].forward(g, side_by_side(g, x, skips.back()), silu_temb, nullptr);
+      x = up_[i].resnets[j].forward(g, g.ops().side_by_side(g, x, skips.back()), silu_temb, nullptr);
       skips.pop_back();
       if (!up_[i].attentions.empty()) x = up_[i].attentions[j].forward(g, x, context, nullptr);
     }
@@ -362,7 +359,7 @@ void UNet2DConditionModel::build(const std::string&, Graph& g) const {
   }
 
   ImageInput last(x);
-  last.norm = &conv_norm_out_;
+  last.norm = conv_norm_out_.with(g, nullptr);
   last.silu = true;
   g.output("sample", conv_out_.forward(g, last), 4);
 }

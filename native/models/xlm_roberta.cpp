@@ -12,6 +12,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "graph/composed_ops.h"
 #include "layers/activation.h"
 #include "layers/attention.h"
 #include "layers/linear.h"
@@ -43,9 +44,9 @@ struct PostNormBlock {
         activation(options.activation) {}
 
   ggml_tensor* forward(Graph& g, ggml_tensor* x, ggml_tensor* mask) const {
-    x = attention_norm.forward(g, attention.forward(g, x, mask, {}, x));
-    ggml_tensor* hidden = intermediate.forward(g, x, {activation, nullptr, true});
-    return output_norm.forward(g, output.forward(g, hidden, {Activation::none, x, false}));
+    x = attention_norm.forward(g, attention.forward(g, g.ops().operand(g, x), mask, {}, x));
+    const Operand hidden = g.ops().linear_operand(g, intermediate.product, g.ops().operand(g, x), activation);
+    return output_norm.forward(g, output.forward(g, hidden, Activation::none, x));
   }
 
   Attention attention;
@@ -83,11 +84,11 @@ MultilingualCLIP::MultilingualCLIP(const Config& config, const Weights& w)
       pad_(config.integer("pad_token_id", 1)) {
   choice_from(config, "position_embedding_type", {"absolute"}, "absolute");
   if (pad_ < 0 || pad_ >= vocabulary_ || pad_ + 1 >= max_positions_) {
-    fail(ErrorCode::unsupported_model, "%s config: expected a pad_token_id below vocab_size and "
-         "max_position_embeddings but received %lld", config.component().c_str(), static_cast<long long>(pad_));
+    fail(ErrorCode::unsupported_model, "{} config: expected a pad_token_id below vocab_size and "
+         "max_position_embeddings but received {}", config.component(), pad_);
   }
   const Weights embeddings = w["transformer"]["embeddings"];
-  word_embeddings_ = embeddings["word_embeddings"]["weight"].matrix(vocabulary_, channels_);
+  word_embeddings_ = embeddings["word_embeddings"]["weight"].lookup_table(vocabulary_, channels_);
   position_embeddings_ = embeddings["position_embeddings"]["weight"].get({max_positions_, channels_});
   token_type_embeddings_ =
       embeddings["token_type_embeddings"]["weight"].get({size_from(config, "type_vocab_size", 2), channels_});
@@ -123,14 +124,12 @@ void MultilingualCLIP::check_mask(const HostTensor& mask) const {
     for (int64_t i = 0; i < length; ++i) {
       const int32_t value = mask.i32[b * length + i];
       if (value != 0 && value != 1) {
-        fail(ErrorCode::invalid_argument, "%s: expected 0 or 1 in attention_mask but received %d",
-             config_.component().c_str(), value);
+        fail(ErrorCode::invalid_argument, "{}: expected 0 or 1 in attention_mask but received {}", config_.component(), value);
       }
       has_text = has_text || value == 1;
     }
     if (!has_text) {
-      fail(ErrorCode::invalid_argument, "%s: expected a 1 in every row of attention_mask but row %lld has none",
-           config_.component().c_str(), static_cast<long long>(b));
+      fail(ErrorCode::invalid_argument, "{}: expected a 1 in every row of attention_mask but row {} has none", config_.component(), b);
     }
   }
 }

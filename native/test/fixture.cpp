@@ -9,8 +9,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "core/cpu_kernels.h"
 #include "test/check.h"
-#include "kernels/cpu/kernels.h"
 
 namespace kandinsky::test {
 
@@ -241,7 +241,7 @@ double largest_value(const HostTensor& a) {
 }
 
 double allowed_difference(const HostTensor& recorded, double tolerance) {
-  const CpuKernels& kernels = cpu_kernels(true);
+  const KernelTable& kernels = cpu_kernels(true);
   const bool is_exact = kernels.act_type == NumberType::f32 && kernels.weight_type == NumberType::f32;
   return is_exact ? tolerance : std::max(tolerance, 0.06 * largest_value(recorded));
 }

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <random>
 
-#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/variants.h"
 #include "test/check.h"
 
 namespace kandinsky::test {

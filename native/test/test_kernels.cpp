@@ -4,7 +4,9 @@
 #include <cstring>
 #include <random>
 
-#include "kernels/cpu/reference.h"
+#include "kernels/reference.h"
+#include "core/cpu_kernels.h"
+#include "kernels/cpu/variants.h"
 #include "test/check.h"
 #include "test/thread_team.h"
 
@@ -35,10 +37,10 @@ uint16_t to_bf16(float x) {
   return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-size_t act_size(const CpuKernels& kernels) { return kernels.act_type == NumberType::bf16 ? 2 : 4; }
+size_t act_size(const KernelTable& kernels) { return kernels.act_type == NumberType::bf16 ? 2 : 4; }
 
 /// An act buffer with these values.
-Aligned<unsigned char> to_act(const CpuKernels& kernels, const std::vector<float>& values) {
+Aligned<unsigned char> to_act(const KernelTable& kernels, const std::vector<float>& values) {
   Aligned<unsigned char> act(values.size() * act_size(kernels) + 64);
   for (size_t i = 0; i < values.size(); ++i) {
     if (kernels.act_type == NumberType::bf16) {
@@ -70,7 +72,7 @@ double distance(const float* actual, const std::vector<float>& expected) {
   return std::sqrt(difference / norm);
 }
 
-void check_distance(const CpuKernels& kernels, const std::string& what, const float* actual,
+void check_distance(const KernelTable& kernels, const std::string& what, const float* actual,
                     const std::vector<float>& expected, double tolerance) {
   const double error = distance(actual, expected);
   CHECK_MESSAGE(error <= tolerance, what + " in " + kernels.name + " is off by " + std::to_string(error) +
@@ -81,12 +83,12 @@ void check_distance(const CpuKernels& kernels, const std::string& what, const fl
 template <typename Call>
 void for_each_variant(Call call) {
   if (std::getenv("KANDINSKY_CPU")) return call(cpu_kernels());
-  for (const CpuKernels* const* kernels = list_cpu_kernels(); *kernels; ++kernels) call(**kernels);
+  for (const KernelTable* const* kernels = list_cpu_kernels(); *kernels; ++kernels) call(**kernels);
 }
 
 /// Runs with 1, 2 and 3 threads into `bytes` bytes of dst and checks that they agree bit for bit.
 template <typename Args>
-void run_all_team_sizes(const CpuKernels& kernels, const CpuKernel<Args>& kernel, Args args, unsigned char* dst,
+void run_all_team_sizes(const KernelTable& kernels, const Kernel<Args>& kernel, Args args, unsigned char* dst,
                         size_t bytes, const std::string& what) {
   run_kernel(kernel, args, 1);
   const std::vector<unsigned char> first(dst, dst + bytes);
@@ -99,10 +101,10 @@ void run_all_team_sizes(const CpuKernels& kernels, const CpuKernel<Args>& kernel
 }
 
 WeightRows float_rows(const std::vector<float>& weights, int out, int taps, int in) {
-  return {weights.data(), static_cast<int64_t>(taps) * in * 4, nullptr, 1024, out, taps, in};
+  return {weights.data(), static_cast<int64_t>(taps) * in * 4, StoredType::f32, out, taps, in};
 }
 
-Aligned<unsigned char> packed(const CpuKernels& kernels, Algorithm algorithm, const WeightRows& rows) {
+Aligned<unsigned char> packed(const KernelTable& kernels, Algorithm algorithm, const WeightRows& rows) {
   Aligned<unsigned char> memory(kernels.packed_size(algorithm, &rows));
   run_kernel(kernels.pack, PackArgs{algorithm, rows, memory.data()}, 2);
   return memory;
@@ -115,7 +117,7 @@ struct ConvCase {
 
 /// How far a product of float32 operands may be from the reference, relative to the norm: what rounding weights (and
 /// activations, where the variant does) to bfloat16 makes of it, times the algorithm's amplification.
-double tolerance_of(const CpuKernels& kernels, Algorithm algorithm) {
+double tolerance_of(const KernelTable& kernels, Algorithm algorithm) {
   const double amplification[] = {1.0, 2.2, 6.0};
   const bool bf16_weights = kernels.weight_type == NumberType::bf16, bf16_act = kernels.act_type == NumberType::bf16;
   return (bf16_act ? 0.0028 : bf16_weights ? 0.002 : 1e-6) * amplification[static_cast<int>(algorithm)];
@@ -138,7 +140,7 @@ void check_conv(const ConvCase& c, Algorithm algorithm) {
   const std::string what = std::string(algorithm_name(algorithm)) + " conv " + std::to_string(c.in) + "->" +
                            std::to_string(c.out) + " at " + std::to_string(c.batch) + "x" + std::to_string(c.height) +
                            "x" + std::to_string(c.width) + " kernel " + std::to_string(c.kernel);
-  for_each_variant([&](const CpuKernels& kernels) {
+  for_each_variant([&](const KernelTable& kernels) {
     PrepareArgs prepare = {};
     prepare.src[0] = src.data();
     prepare.channels[0] = c.in;
@@ -225,7 +227,7 @@ TEST(kernels_gemm) {
                     c.residual ? residual.data() : nullptr, expected.data());
     const std::string what =
         "gemm " + std::to_string(c.rows) + "x" + std::to_string(c.in) + "x" + std::to_string(c.out);
-    for_each_variant([&](const CpuKernels& kernels) {
+    for_each_variant([&](const KernelTable& kernels) {
       const auto act = to_act(kernels, wide_src);
       WeightRows rows = float_rows(weights, c.out, 1, c.in);
       const auto memory = packed(kernels, Algorithm::direct, rows);
@@ -255,8 +257,7 @@ TEST(kernels_gemm) {
       check(", weights expanded");
       args.weights.rows.data = narrow.data();
       args.weights.rows.row_bytes = c.in * 2;
-      args.weights.rows.expand = kernels.expand.bf16;
-      args.weights.rows.bytes_per_256 = 512;
+      args.weights.rows.type = StoredType::bf16;
       check(", bfloat16 weights expanded");
     });
   }
@@ -318,7 +319,7 @@ TEST(kernels_prepare) {
     reference::prepare(args, expected.data());
     const std::string what = "prepare " + std::to_string(channels) + " channels at " + std::to_string(c.height) + "x" +
                              std::to_string(c.width) + " groups " + std::to_string(c.groups);
-    for_each_variant([&](const CpuKernels& kernels) {
+    for_each_variant([&](const KernelTable& kernels) {
       Aligned<unsigned char> dst(expected.size() * (c.f32_dst ? 4 : act_size(kernels)));
       args.dst = dst.data();
       run_all_team_sizes(kernels, kernels.prepare, args, dst.data(), dst.size(), what);
@@ -348,7 +349,7 @@ TEST(kernels_group_norm_in_parts) {
   above.height = first_rows;
   below.height = height - first_rows;
   below.src[0] = src.data() + above_size;
-  for_each_variant([&](const CpuKernels& kernels) {
+  for_each_variant([&](const KernelTable& kernels) {
     Aligned<double> sums_above(2 * groups), sums(2 * groups);
     above.sums = nullptr;
     above.dst = sums_above.data();
@@ -377,7 +378,7 @@ TEST(kernels_layer_norm) {
     LayerNormArgs args = {src.data(), rows, features, 1e-5f, gamma.data(), beta.data(), true, nullptr};
     std::vector<float> expected(src.size());
     reference::layer_norm(args, expected.data());
-    for_each_variant([&](const CpuKernels& kernels) {
+    for_each_variant([&](const KernelTable& kernels) {
       Aligned<float> dst(expected.size());
       args.dst = dst.data();
       run_all_team_sizes(kernels, kernels.layer_norm, args, reinterpret_cast<unsigned char*>(dst.data()),
@@ -390,15 +391,15 @@ TEST(kernels_layer_norm) {
 TEST(kernels_expand_rows_of_every_type) {
   struct Case {
     const char* name;
-    ExpandRow RowExpanders::*expand;
+    StoredType type;
     int values, bytes;        // of a block
     std::vector<int> halves;  // where it has numbers of 16 bits
   };
   const Case cases[] = {
-      {"f16", &RowExpanders::f16, 1, 2, {0}},          {"bf16", &RowExpanders::bf16, 1, 2, {0}},
-      {"q8_0", &RowExpanders::q8_0, 32, 34, {0}},      {"q6_K", &RowExpanders::q6_k, 256, 210, {208}},
-      {"q5_K", &RowExpanders::q5_k, 256, 176, {0, 2}}, {"q4_K", &RowExpanders::q4_k, 256, 144, {0, 2}},
-      {"q5_0", &RowExpanders::q5_0, 32, 22, {0}},      {"q4_0", &RowExpanders::q4_0, 32, 18, {0}}};
+      {"f16", StoredType::f16, 1, 2, {0}},          {"bf16", StoredType::bf16, 1, 2, {0}},
+      {"q8_0", StoredType::q8_0, 32, 34, {0}},      {"q6_K", StoredType::q6_k, 256, 210, {208}},
+      {"q5_K", StoredType::q5_k, 256, 176, {0, 2}}, {"q4_K", StoredType::q4_k, 256, 144, {0, 2}},
+      {"q5_0", StoredType::q5_0, 32, 22, {0}},      {"q4_0", StoredType::q4_0, 32, 18, {0}}};
   std::mt19937 generator(1);
   for (const Case& c : cases) {
     const int count = c.values == 1 ? 1037 : 9 * c.values, blocks = count / c.values;
@@ -408,10 +409,10 @@ TEST(kernels_expand_rows_of_every_type) {
       for (const int half : c.halves) row[block * c.bytes + half + 1] &= 0xbf;  // below 2, and no NaN
     }
     std::vector<float> expected(count);
-    (reference::expand.*c.expand)(row.data(), expected.data(), count);
-    for_each_variant([&](const CpuKernels& kernels) {
+    reference::expander(c.type)(row.data(), expected.data(), count);
+    for_each_variant([&](const KernelTable& kernels) {
       std::vector<float> values(count);
-      (kernels.expand.*c.expand)(row.data(), values.data(), count);
+      kernels.expander(c.type)(row.data(), values.data(), count);
       CHECK_MESSAGE(values == expected, std::string(c.name) + " in " + kernels.name);
     });
   }
@@ -421,10 +422,10 @@ TEST(kernels_expand_every_half_precision_number) {
   std::vector<uint16_t> row(1 << 16);
   for (size_t i = 0; i < row.size(); ++i) row[i] = static_cast<uint16_t>(i);
   std::vector<float> expected(row.size());
-  reference::expand.f16(row.data(), expected.data(), static_cast<int64_t>(row.size()));
-  for_each_variant([&](const CpuKernels& kernels) {
+  reference::expander(StoredType::f16)(row.data(), expected.data(), static_cast<int64_t>(row.size()));
+  for_each_variant([&](const KernelTable& kernels) {
     std::vector<float> values(row.size());
-    kernels.expand.f16(row.data(), values.data(), static_cast<int64_t>(row.size()));
+    kernels.expander(StoredType::f16)(row.data(), values.data(), static_cast<int64_t>(row.size()));
     for (size_t i = 0; i < row.size(); ++i) {
       const bool same = values[i] == expected[i] || (std::isnan(values[i]) && std::isnan(expected[i]));
       if (!same) CHECK_MESSAGE(same, std::to_string(i) + " in " + kernels.name + " is " + std::to_string(values[i]));
@@ -479,7 +480,7 @@ TEST(kernels_attention) {
     const std::string what = "attention " + std::to_string(c.heads) + " heads of " + std::to_string(c.head_dim) + ", " +
                              std::to_string(c.queries) + " queries, " + std::to_string(c.added) + "+" +
                              std::to_string(c.tokens) + " keys";
-    for_each_variant([&](const CpuKernels& kernels) {
+    for_each_variant([&](const KernelTable& kernels) {
       const auto act_q = to_act(kernels, q), act_k = to_act(kernels, own_k), act_v = to_act(kernels, own_v);
       const auto act_added_k = to_act(kernels, added_k), act_added_v = to_act(kernels, added_v);
       Aligned<float> dst(expected.size());

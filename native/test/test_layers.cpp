@@ -4,9 +4,11 @@
 #include <functional>
 #include <random>
 
+#include "core/cpu_kernels.h"
+#include "graph/resample.h"
+#include "layers/activation.h"
 #include "layers/attention.h"
-#include "layers/resample.h"
-#include "layers/strips.h"
+#include "layers/tiles.h"
 #include "layers/time_embedding.h"
 #include "test/check.h"
 #include "test/fixture.h"
@@ -56,7 +58,7 @@ class LayerRun {
   /// On how many of two threads a graph of CPU kernels runs.
   int thread_count(const HostTensors& inputs, const std::function<ggml_tensor*(Graph&)>& build) {
     store_->load(device_, nullptr, {});
-    Graph graph(device_, inputs, {}, 64, std::make_unique<KernelNodes>(cpu_kernels(), device_.threads(), nullptr));
+    Graph graph(device_, inputs, {}, 64, make_kernel_ops(cpu_kernels(), device_.threads(), nullptr));
     graph.output("y", build(graph), 3);
     return graph.thread_count();
   }
@@ -181,15 +183,15 @@ TEST(conv2d_in_parts_matches_plain_loops) {
   check_conv2d("large image", {1, 64, 192, 192}, 3, 3, {1, 1, 1, true});
 }
 
-TEST(conv2d_accepts_packed_kernels) {
+TEST(conv2d_accepts_kernels_as_matrices) {
   const HostTensor x = random_tensor({1, 4, 5, 5}, 1);
   const HostTensor kernel = random_tensor({6, 4, 3, 3}, 2), bias = random_tensor({6}, 3);
-  HostTensor packed = kernel;
-  packed.shape = {6, 36};
+  HostTensor matrix = kernel;
+  matrix.shape = {6, 36};
   for (int64_t o = 0; o < 6; ++o)
     for (int64_t i = 0; i < 4; ++i)
-      for (int64_t tap = 0; tap < 9; ++tap) packed.f32[o * 36 + tap * 4 + i] = kernel.f32[o * 36 + i * 9 + tap];
-  LayerRun layer({{"weight", packed}, {"bias", bias}});
+      for (int64_t tap = 0; tap < 9; ++tap) matrix.f32[o * 36 + tap * 4 + i] = kernel.f32[o * 36 + i * 9 + tap];
+  LayerRun layer({{"weight", matrix}, {"bias", bias}});
   const Conv2d conv(layer.weights(), 4, 6, 3);
   const HostTensor y = layer.run({{"x", x}}, 4, [&](Graph& g) { return conv.forward(g, g.image_input("x")); });
   CHECK(relative_error(y, naive_conv2d(x, kernel, bias, {1, 1, 1, true})) < 1e-6);
@@ -199,17 +201,21 @@ TEST(group_norm_matches_plain_loops) {
   // A mean far from 0 shows whether the variance is computed exactly.
   const HostTensor x = random_tensor({2, 12, 5, 7}, 1, 30);
   const HostTensor weight = random_tensor({12}, 2), bias = random_tensor({12}, 3);
-  const HostTensor scale = random_tensor({2, 12, 1, 1}, 4), shift = random_tensor({2, 12, 1, 1}, 5);
+  const HostTensor scale_shift = random_tensor({2, 24}, 4);
   for (const int groups : {1, 3, 4, 12}) {
     LayerRun layer({{"weight", weight}, {"bias", bias}});
-    const GroupNorm norm(layer.weights(), 12, groups, 1e-5f);
-    const HostTensor y = layer.run({{"x", x}, {"scale", scale}, {"shift", shift}}, 4, [&](Graph& g) {
-      return norm.forward(g, g.image_input("x"), {g.image_input("scale"), g.image_input("shift"), true});
+    const Norm2d norm(layer.weights(), 12, {groups, 1e-5f, 0});
+    const HostTensor y = layer.run({{"x", x}, {"scale_shift", scale_shift}}, 4, [&](Graph& g) {
+      ImageInput input(g.image_input("x"));
+      input.norm = norm.with(g, nullptr);
+      input.scale_shift = g.input("scale_shift");
+      input.silu = true;
+      return g.ops().image(g, input);
     });
     const HostTensor expected =
         map_image(naive_group_norm(x, groups, 1e-5), [&](double value, int64_t b, int64_t c, int64_t) {
           const double affine = value * weight.f32[c] + bias.f32[c];
-          return silu(affine * (1 + scale.f32[b * 12 + c]) + shift.f32[b * 12 + c]);
+          return silu(affine * (1 + scale_shift.f32[b * 24 + c]) + scale_shift.f32[b * 24 + 12 + c]);
         });
     const double error = relative_error(y, expected);
     CHECK_MESSAGE(error < 1e-5, std::to_string(groups) + " groups: relative error " + std::to_string(error));
@@ -219,7 +225,7 @@ TEST(group_norm_matches_plain_loops) {
 TEST(group_norm_refuses_groups_that_do_not_divide) {
   LayerRun layer({{"weight", random_tensor({12}, 1)}, {"bias", random_tensor({12}, 2)}});
   CHECK_THROWS(unsupported_model, "expected a divisor of the 12 channels for norm_num_groups but received 5",
-               GroupNorm(layer.weights(), 12, 5, 1e-5f));
+               Norm2d(layer.weights(), 12, {5, 1e-5f, 0}));
 }
 
 TEST(spatial_norm_matches_plain_loops) {
@@ -235,7 +241,9 @@ TEST(spatial_norm_matches_plain_loops) {
   options.zq_channels = 4;
   const Norm2d norm(layer.weights(), 32, options);
   const HostTensor y = layer.run({{"x", x}, {"zq", zq}}, 4, [&](Graph& g) {
-    return norm.forward(g, g.image_input("x"), g.image_input("zq"), {});
+    ImageInput input(g.image_input("x"));
+    input.norm = norm.with(g, g.image_input("zq"));
+    return g.ops().image(g, input);
   });
   const auto modulation = [&](const std::string& name, int64_t b, int64_t c, int64_t pixel) {
     double sum = weights[name + ".bias"].f32[c];
@@ -280,7 +288,7 @@ void add_spatial_norm(HostTensors& weights, const std::string& name, int64_t cha
 }  // namespace
 
 /// Of ggml's operations, as on a GPU; with the CPU kernels MoVQ's decoder and encoder are tested whole.
-TEST(resnets_in_strips_match_whole_images) {
+TEST(resnets_in_tiles_match_whole_images) {
   HostTensors weights;
   add_conv(weights, "upsampler", {64, 64, 3, 3}, 1);
   add_spatial_norm(weights, "resnets.0.norm1", 64, 10);
@@ -305,10 +313,10 @@ TEST(resnets_in_strips_match_whole_images) {
     enlarged.resample = Resample::nearest_2x;
     ggml_tensor* zq = g.image_input("zq");
     ggml_tensor* whole = upsampler.forward(g, enlarged);
-    for (const ResnetBlock2D* resnet : {&first, &second}) whole = resnet->forward(g, whole, nullptr, zq);
-    const Strips strips(g, zq);
-    const Strips::Source source{{enlarged.image.x}, {{&upsampler, nullptr, nullptr, Resample::nearest_2x}}};
-    ggml_tensor* tiled = strips.joined(strips.resnet(second, {strips.resnet(first, source)}));
+    for (const ResnetBlock2D* resnet : {&first, &second}) whole = resnet->forward(g, whole, {}, zq);
+    const Tiles tiles(g, zq);
+    const Tiles::Source source{{enlarged.image.x}, {{&upsampler, nullptr, nullptr, Resample::nearest_2x}}};
+    ggml_tensor* tiled = tiles.joined(tiles.resnet(second, {tiles.resnet(first, source)}));
     return ggml_concat(g.context(), whole, tiled, 3);
   });
   HostTensor whole{{1, 32, 84, 6}, {}, {}, false}, tiled = whole;
@@ -316,8 +324,17 @@ TEST(resnets_in_strips_match_whole_images) {
   whole.f32.assign(both.f32.begin(), middle);
   tiled.f32.assign(middle, both.f32.end());
   const double error = relative_error(tiled, whole);
-  CHECK_MESSAGE(error < 1e-5, "resnets in strips: relative error " + std::to_string(error));
+  CHECK_MESSAGE(error < 1e-5, "resnets in tiles: relative error " + std::to_string(error));
 }
+
+namespace {
+
+ggml_tensor* attend(Graph& g, int64_t heads, ggml_tensor* mask) {
+  const auto input = [&](const char* name) { return Operand(g.input(name)); };
+  return g.ops().attention(g, {input("q"), {input("k"), input("v")}, heads, mask, {}}).tensor;
+}
+
+}  // namespace
 
 TEST(attention_matches_plain_loops) {
   const HostTensor q = random_tensor({2, 9, 12}, 1), k = random_tensor({2, 13, 12}, 2);
@@ -325,7 +342,7 @@ TEST(attention_matches_plain_loops) {
   for (const int64_t heads : {1, 3, 4}) {
     for (const bool is_masked : {false, true}) {
       const HostTensor y = LayerRun({}).run({{"q", q}, {"k", k}, {"v", v}, {"mask", mask}}, 3, [&](Graph& g) {
-        return attention(g, g.input("q"), {g.input("k"), g.input("v")}, heads, is_masked ? g.input("mask") : nullptr);
+        return attend(g, heads, is_masked ? g.input("mask") : nullptr);
       });
       const double error = relative_error(y, naive_attention(q, k, v, heads, is_masked ? &mask : nullptr));
       CHECK_MESSAGE(error < 1e-6, std::to_string(heads) + " heads: relative error " + std::to_string(error));
@@ -338,7 +355,7 @@ TEST(attention_in_parts_matches_plain_loops) {
   const HostTensor q = random_tensor({2, 4300, 4}, 1), k = random_tensor({2, 4300, 4}, 2);
   const HostTensor v = random_tensor({2, 4300, 4}, 3), mask = random_tensor({2, 1, 4300, 4300}, 4);
   const HostTensor y = LayerRun({}).run({{"q", q}, {"k", k}, {"v", v}, {"mask", mask}}, 3, [&](Graph& g) {
-    return attention(g, g.input("q"), {g.input("k"), g.input("v")}, 1, g.input("mask"));
+    return attend(g, 1, g.input("mask"));
   });
   CHECK(relative_error(y, naive_attention(q, k, v, 1, &mask)) < 1e-5);
 }

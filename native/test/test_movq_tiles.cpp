@@ -32,7 +32,7 @@ std::unique_ptr<Network> load_movq(Tiling tiling, Type type = Type::f32, Packing
   return load_network(component.class_name, component.config, component.sources, options);
 }
 
-/// Quieter above than below, so that no strip has the statistics of the whole.
+/// Quieter above than below, so that no tile has the statistics of the whole.
 HostTensor uneven_image(int64_t batch, int64_t channels, int64_t height, int64_t width) {
   HostTensor image{{batch, channels, height, width}, {}, {}, false};
   for (int64_t plane = 0; plane < batch * channels; ++plane) {
@@ -66,7 +66,7 @@ TEST(tiled_decoding_gives_the_same_picture) {
   for (const Type type : {Type::f32, Type::f16, Type::q8_0}) {
     for (const Packing packing : {Packing::compact, Packing::fast}) {
       const auto whole = load_movq(Tiling::never, type, packing), tiled = load_movq(Tiling::always, type, packing);
-      // One strip, strips that do not divide the height, wide and high pictures, several samples.
+      // One tile, tiles that do not divide the height, wide and high pictures, several samples.
       for (const auto& [batch, height, width] : {std::array<int64_t, 3>{1, 1, 1}, {1, 1, 9}, {1, 16, 3}, {1, 37, 5},
                                                  {1, 9, 24}, {3, 9, 4}}) {
         const HostTensor latents = uneven_image(batch, 4, height, width);

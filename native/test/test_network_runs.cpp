@@ -6,6 +6,7 @@
 #include <fstream>
 #include <thread>
 
+#include "core/engine_info.h"
 #include "test/check.h"
 #include "test/fixture.h"
 

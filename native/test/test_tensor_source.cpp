@@ -7,7 +7,7 @@
 #include "core/gguf_file.h"
 #include "core/gguf_writer.h"
 #include "core/tensor_source.h"
-#include "kernels/cpu/kernels.h"
+#include "core/cpu_kernels.h"
 #include "test/check.h"
 #include "test/gguf_bytes.h"
 
@@ -134,15 +134,14 @@ TEST(tensor_source_round_trip_errors_are_within_half_a_step) {
 }
 
 TEST(kernels_expand_rows_as_ggml_does) {
-  const RowExpanders& kernels = cpu_kernels().expand;
-  const std::pair<Type, ExpandRow> types[] = {{Type::f16, kernels.f16},   {Type::bf16, kernels.bf16},
-                                              {Type::q8_0, kernels.q8_0}, {Type::q6_k, kernels.q6_k},
-                                              {Type::q5_k, kernels.q5_k}, {Type::q4_k, kernels.q4_k},
-                                              {Type::q5_0, kernels.q5_0}, {Type::q4_0, kernels.q4_0}};
-  for (const auto& [type, expand] : types) {
+  const std::pair<Type, StoredType> types[] = {{Type::f16, StoredType::f16},   {Type::bf16, StoredType::bf16},
+                                               {Type::q8_0, StoredType::q8_0}, {Type::q6_k, StoredType::q6_k},
+                                               {Type::q5_k, StoredType::q5_k}, {Type::q4_k, StoredType::q4_k},
+                                               {Type::q5_0, StoredType::q5_0}, {Type::q4_0, StoredType::q4_0}};
+  for (const auto& [type, stored] : types) {
     const std::string row = read_all(random_source({1024}, type));
     std::vector<float> values(1024), expected(1024);
-    expand(row.data(), values.data(), 1024);
+    cpu_kernels().expander(stored)(row.data(), values.data(), 1024);
     ggml_get_type_traits(to_ggml_type(type))->to_float(row.data(), expected.data(), 1024);
     CHECK_MESSAGE(values == expected, type_name(type));
   }

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/cpu/kernels.h"
+#include "kernels/kernels.h"
 
 namespace kandinsky::test {
 
@@ -35,7 +35,7 @@ class Aligned {
 template <typename Args>
 class KernelRun {
  public:
-  KernelRun(const CpuKernel<Args>& kernel, const Args& args, int nth)
+  KernelRun(const Kernel<Args>& kernel, const Args& args, int nth)
       : kernel_(kernel), args_(args), nth_(nth), scratch_(kernel.scratch_size(&args, nth)) {
     std::memset(scratch_.data(), 0xff, scratch_.size());  // NaN: a kernel must not read what it has not written
     work_.scratch = scratch_.data();
@@ -52,7 +52,7 @@ class KernelRun {
   }
 
  private:
-  CpuKernel<Args> kernel_;
+  Kernel<Args> kernel_;
   Args args_;
   int nth_;
   Aligned<unsigned char> scratch_;
@@ -60,7 +60,7 @@ class KernelRun {
 };
 
 template <typename Args>
-void run_kernel(const CpuKernel<Args>& kernel, const Args& args, int nth) {
+void run_kernel(const Kernel<Args>& kernel, const Args& args, int nth) {
   KernelRun<Args>(kernel, args, nth).run();
 }
 

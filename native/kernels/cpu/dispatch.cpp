@@ -1,11 +1,7 @@
-// Picks the instruction set once, by what processor and operating system support.
-#include <cstdlib>
-#include <cstring>
-#include <string>
+// Lists the instruction sets once, by what processor and operating system support.
 #include <thread>
 
-#include "core/error.h"
-#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/variants.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -20,12 +16,12 @@ namespace kandinsky {
 
 void kernel_yield() { std::this_thread::yield(); }
 
-extern const CpuKernels cpu_kernels_portable;
+extern const KernelTable cpu_kernels_portable;
 #if defined(__x86_64__)
-extern const CpuKernels cpu_kernels_avx2, cpu_kernels_avx2_f32, cpu_kernels_avx512, cpu_kernels_avx512_f32,
+extern const KernelTable cpu_kernels_avx2, cpu_kernels_avx2_f32, cpu_kernels_avx512, cpu_kernels_avx512_f32,
     cpu_kernels_avx512_bf16;
 #elif defined(__aarch64__)
-extern const CpuKernels cpu_kernels_neon, cpu_kernels_neon_f32, cpu_kernels_neon_bf16;
+extern const KernelTable cpu_kernels_neon, cpu_kernels_neon_f32, cpu_kernels_neon_bf16;
 #endif
 
 namespace {
@@ -33,9 +29,9 @@ namespace {
 constexpr int kMaxVariants = 6;
 
 struct Variants {
-  const CpuKernels* list[kMaxVariants + 1] = {};
+  const KernelTable* list[kMaxVariants + 1] = {};
   int count = 0;
-  void add(const CpuKernels& kernels) { list[count++] = &kernels; }
+  void add(const KernelTable& kernels) { list[count++] = &kernels; }
 };
 
 #if defined(__x86_64__)
@@ -107,32 +103,9 @@ const Variants& variants() {
   return found;
 }
 
-/// The variant that KANDINSKY_CPU names; null if it names none.
-const CpuKernels* forced() {
-  const char* wanted = std::getenv("KANDINSKY_CPU");
-  if (!wanted || !*wanted) return nullptr;
-  std::string known;
-  for (int i = 0; i < variants().count; ++i) {
-    const CpuKernels* kernels = variants().list[i];
-    if (std::strcmp(kernels->name, wanted) == 0) return kernels;
-    known += known.empty() ? kernels->name : std::string(", ") + kernels->name;
-  }
-  fail(ErrorCode::invalid_argument, "Expected one of %s for KANDINSKY_CPU but received %s", known.c_str(), wanted);
-}
-
 }  // namespace
 
-const CpuKernels* const* list_cpu_kernels() { return variants().list; }
-
-const CpuKernels& cpu_kernels(bool exact) {
-  static const CpuKernels* const wanted = forced();
-  if (wanted) return *wanted;
-  for (int i = 0; i < variants().count; ++i) {
-    const CpuKernels& kernels = *variants().list[i];
-    if (!exact || (kernels.act_type == NumberType::f32 && kernels.weight_type == NumberType::f32)) return kernels;
-  }
-  return cpu_kernels_portable;
-}
+const KernelTable* const* list_cpu_kernels() { return variants().list; }
 
 Algorithm choose_algorithm(int height, int width, int in_features, int out_features, bool packed) {
   if (in_features % 16 != 0 || out_features < 64) return Algorithm::direct;

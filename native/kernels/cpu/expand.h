@@ -144,3 +144,11 @@ static void expand_q6_k(const void* row, float* values, int64_t count) {
     }
   }
 }
+
+// In the order of StoredType.
+constexpr ExpandRow kExpanders[] = {nullptr,     expand_halves<vload_half>, expand_halves<vload_bf16>,
+                                    expand_q8_0, expand_q6_k,               expand_q5_k,
+                                    expand_q4_k, expand_q5_0,               expand_q4_0};
+constexpr int64_t kBytesPer256[] = {1024, 512, 512, 272, 210, 176, 144, 176, 144};
+
+static ExpandRow expander(StoredType type) { return kExpanders[(int)type]; }

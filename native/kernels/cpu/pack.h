@@ -14,11 +14,12 @@ INLINE int64_t panel_size(Algorithm algorithm, const WeightRows& w) {
 /// Float32 values of `count` columns of row `row` from `first` on; `buffer` holds them where they must be expanded.
 INLINE const float* row_values(const WeightRows& w, int row, int64_t first, int64_t count, float* buffer) {
   const char* data = (const char*)w.data + row * w.row_bytes;
-  if (!w.expand) return (const float*)data + first;
-  data += first / 256 * w.bytes_per_256;
-  w.expand(data, buffer, count);
+  if (w.type == StoredType::f32) return (const float*)data + first;
+  const int64_t bytes_per_256 = kBytesPer256[(int)w.type];
+  data += first / 256 * bytes_per_256;
+  kExpanders[(int)w.type](data, buffer, count);
   if (count < row_length(w)) {  // a piece: the next one is needed after 63 other rows, too far apart to be foreseen
-    const int64_t bytes = count * w.bytes_per_256 / 256;
+    const int64_t bytes = count * bytes_per_256 / 256;
     for (int64_t b = bytes; b < 2 * bytes; b += 64) __builtin_prefetch(data + b, 0, 2);
   }
   return buffer;

@@ -29,9 +29,7 @@ struct ProductScratch {
   weight_t* piece;
 };
 
-INLINE bool by_pieces(const WeightRows& w) {
-  return w.in_features % 2 == 0 && (!w.expand || w.bytes_per_256 > 0);
-}
+INLINE bool by_pieces(const WeightRows& w) { return w.in_features % 2 == 0; }
 
 INLINE int row_block(const ProductWeights& weights, int rows) {
   const int limit = weights.packed ? kPackedRows : kExpandedRows;

@@ -16,13 +16,12 @@ constexpr NumberType number_type() {
 
 }  // namespace
 
-extern const CpuKernels KERNELS = {KERNELS_NAME,
+extern const KernelTable KERNELS = {KERNELS_NAME,
                                    number_type<act_t>(),
                                    number_type<weight_t>(),
                                    kPanel,
                                    packed_size,
-                                   {expand_halves<vload_half>, expand_halves<vload_bf16>, expand_q8_0, expand_q6_k,
-                                    expand_q5_k, expand_q4_k, expand_q5_0, expand_q4_0},
+                                   expander,
                                    {pack_scratch, pack},
                                    {prepare_scratch, prepare},
                                    {prepare_scratch, group_sums},

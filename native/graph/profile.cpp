@@ -1,4 +1,4 @@
-#include "core/profile.h"
+#include "graph/profile.h"
 
 #include <algorithm>
 #include <chrono>

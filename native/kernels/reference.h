@@ -1,12 +1,12 @@
-// What the CPU kernels compute, by definition: one loop per index, float32 in and out, sums in double. For tests.
+// What the kernels compute, by definition: one loop per index, float32 in and out, sums in double. For tests.
 #pragma once
 
-#include "kernels/cpu/kernels.h"
+#include "kernels/kernels.h"
 
 namespace kandinsky::reference {
 
 /// Value by value after the definitions in ggml-common.h.
-extern const RowExpanders expand;
+ExpandRow expander(StoredType type);
 
 /// src [batch][height][width][in] float32 without border -> dst; weights [out][kernel][kernel][in].
 void conv(const float* src, int batch, int src_height, int src_width, int in, const float* weights, int out, int kernel,

@@ -1,4 +1,5 @@
-// The CPU kernels of the convolutional networks, as plain functions behind one table per instruction set.
+// The kernels of the networks: their arguments, which do not say which device they are for, and the table that a device
+// or an instruction set fills (kernels/cpu/). What each computes by definition: kernels/reference.h.
 //
 // Activations are channels-last. The residual stream is float32 [batch][height][width][channels]; what a matrix product
 // reads is an "act" buffer in the variant's own element type (bfloat16 where the machine has a bfloat16 dot product,
@@ -35,24 +36,19 @@ struct alignas(64) WorkContext {
   alignas(64) unsigned generation = 0;  // barriers passed
 };
 
-/// `count` values of a row, from its first on, as float32. Quantized types: whole blocks.
-using ExpandRow = void (*)(const void* row, float* values, int64_t count);
-
-/// One for each type that weights are stored in, named like ggml's types, whose layouts they read.
-struct RowExpanders {
-  ExpandRow f16, bf16, q8_0, q6_k, q5_k, q4_k, q5_0, q4_0;
-};
+/// What weights are stored as, named like ggml's types, whose layouts they have.
+enum class StoredType { f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q5_0, q4_0 };
 
 /// A weight matrix as the file has it: `out_features` rows of `taps` x `in_features` values, input channel fastest.
-/// `expand` makes float32 of a row; null for float32. Rows are only ever expanded from their beginning or from a multiple
-/// of 256 values.
 struct WeightRows {
   const void* data;
   int64_t row_bytes;
-  ExpandRow expand;
-  int64_t bytes_per_256;  // bytes that 256 values of a row take; 0 if a row can only be expanded whole
+  StoredType type;
   int out_features, taps, in_features;
 };
+
+/// `count` values of a row, from its first on or from a multiple of 256, as float32. Quantized types: whole blocks.
+using ExpandRow = void (*)(const void* row, float* values, int64_t count);
 
 /// Weights of one product: packed once by `pack`, or (packed == nullptr) expanded panel by panel on every call.
 struct ProductWeights {
@@ -148,37 +144,28 @@ struct AttentionArgs {
 };
 
 template <typename Args>
-struct CpuKernel {
+struct Kernel {
   size_t (*scratch_size)(const Args* args, int nth);
   void (*run)(const Args* args, WorkContext* work, int ith, int nth);
 };
 
-struct CpuKernels {
+struct KernelTable {
   const char* name;
   NumberType act_type;
   NumberType weight_type;  // both f32: results as exact as float32 is
   int panel;  // out channels: packed weights are whole panels, and matrices of whole panels may be concatenated
   size_t (*packed_size)(Algorithm algorithm, const WeightRows* rows);
-  RowExpanders expand;
-  CpuKernel<PackArgs> pack;
-  CpuKernel<PrepareArgs> prepare;
+  ExpandRow (*expander)(StoredType type);  // null for float32
+  Kernel<PackArgs> pack;
+  Kernel<PrepareArgs> prepare;
   /// Statistics of an image that is seen in parts (batch 1): dst, double [groups][2], is the sum and the sum of squares
   /// of the source's values, added to `sums` unless that is null.
-  CpuKernel<PrepareArgs> group_sums;
-  CpuKernel<LayerNormArgs> layer_norm;
-  CpuKernel<ConvArgs> conv;
-  CpuKernel<GemmArgs> gemm;
-  CpuKernel<AttentionArgs> attention;
+  Kernel<PrepareArgs> group_sums;
+  Kernel<LayerNormArgs> layer_norm;
+  Kernel<ConvArgs> conv;
+  Kernel<GemmArgs> gemm;
+  Kernel<AttentionArgs> attention;
 };
-
-/// The variants that this machine can run, best first, ending in a null pointer.
-const CpuKernels* const* list_cpu_kernels();
-
-/// The fastest variant, or with `exact` the fastest whose activations and weights are float32 (for float32
-/// checkpoints). The environment variable KANDINSKY_CPU names a variant to use instead in both cases. Throws
-/// invalid_argument, naming what this machine can run, if it is not among them. The environment is read at the first
-/// call.
-const CpuKernels& cpu_kernels(bool exact = false);
 
 /// The algorithm for a stride-1 3x3 convolution with this result size. Winograd saves multiplications but its weights
 /// take 1.8 (F2) or 4 (F4) times the memory, which matters where they are packed: the small images of a UNet have most

@@ -1,7 +1,7 @@
 // Changing the size of channels-last images.
 #pragma once
 
-#include "core/graph.h"
+#include "graph/graph.h"
 
 namespace kandinsky {
 

@@ -1,24 +1,22 @@
-#include "core/kernel_nodes.h"
+#include "graph/kernel_nodes.h"
 
 #include <algorithm>
-
-#include "core/packed_weights.h"
 
 namespace kandinsky {
 
 namespace {
 
-ExpandRow expander(const RowExpanders& expand, ggml_type type) {
+StoredType stored_type(ggml_type type) {
   switch (type) {
-    case GGML_TYPE_F16: return expand.f16;
-    case GGML_TYPE_BF16: return expand.bf16;
-    case GGML_TYPE_Q8_0: return expand.q8_0;
-    case GGML_TYPE_Q6_K: return expand.q6_k;
-    case GGML_TYPE_Q5_K: return expand.q5_k;
-    case GGML_TYPE_Q4_K: return expand.q4_k;
-    case GGML_TYPE_Q5_0: return expand.q5_0;
-    case GGML_TYPE_Q4_0: return expand.q4_0;
-    default: return nullptr;  // float32: core/types.h has no other types
+    case GGML_TYPE_F16: return StoredType::f16;
+    case GGML_TYPE_BF16: return StoredType::bf16;
+    case GGML_TYPE_Q8_0: return StoredType::q8_0;
+    case GGML_TYPE_Q6_K: return StoredType::q6_k;
+    case GGML_TYPE_Q5_K: return StoredType::q5_k;
+    case GGML_TYPE_Q4_K: return StoredType::q4_k;
+    case GGML_TYPE_Q5_0: return StoredType::q5_0;
+    case GGML_TYPE_Q4_0: return StoredType::q4_0;
+    default: return StoredType::f32;  // core/types.h has no other weights
   }
 }
 
@@ -37,8 +35,7 @@ ProductWeights KernelNodes::weights(const ggml_tensor* weight, int taps, Algorit
   WeightRows& rows = result.rows;
   rows.data = weight->data;
   rows.row_bytes = static_cast<int64_t>(weight->nb[1]);
-  rows.expand = expander(kernels_.expand, weight->type);
-  rows.bytes_per_256 = static_cast<int64_t>(ggml_row_size(weight->type, 256));
+  rows.type = stored_type(weight->type);
   rows.out_features = static_cast<int>(weight->ne[1]);
   rows.taps = taps;
   rows.in_features = static_cast<int>(weight->ne[0]) / taps;
@@ -69,23 +66,24 @@ const char* KernelNodes::kind_of(const ConvArgs& args) {
 }
 
 const void* KernelNodes::packed_address(const ggml_tensor* weight, const WeightRows& rows, Algorithm algorithm) {
-  if (const void* packed = packed_->find(weight, algorithm)) return packed;
-  Unpacked& unpacked = unpacked_[weight];
-  if (unpacked.data.size() == 0) {
-    unpacked = {rows, algorithm, AlignedBytes(kernels_.packed_size(algorithm, &rows))};
+  if (PackedWeights::Data packed = packed_->find(weight, algorithm)) {
+    held_.push_back(packed);
+    return packed->data();
   }
+  Unpacked& unpacked = unpacked_[{weight, algorithm}];
+  if (unpacked.data.size() == 0) unpacked = {rows, AlignedBytes(kernels_.packed_size(algorithm, &rows))};
   return unpacked.data.data();
 }
 
 size_t KernelNodes::unpacked_bytes() const {
   size_t bytes = 0;
-  for (const auto& [weight, unpacked] : unpacked_) bytes += unpacked.data.size();
+  for (const auto& [key, unpacked] : unpacked_) bytes += unpacked.data.size();
   return bytes;
 }
 
 void KernelNodes::allocate() {
-  for (auto& [weight, unpacked] : unpacked_) {
-    packed_->add(weight, unpacked.rows, unpacked.algorithm, std::move(unpacked.data));
+  for (auto& [key, unpacked] : unpacked_) {
+    held_.push_back(packed_->add(key.first, unpacked.rows, key.second, std::move(unpacked.data)));
   }
   unpacked_.clear();
   scratch_ = AlignedBytes(scratch_size_);

@@ -1,4 +1,4 @@
-#include "core/packed_weights.h"
+#include "graph/packed_weights.h"
 
 #include <algorithm>
 
@@ -7,20 +7,26 @@
 
 namespace kandinsky {
 
-const void* PackedWeights::find(const ggml_tensor* weight, Algorithm algorithm) {
-  const auto found = entries_.find(weight);
-  if (found == entries_.end()) return nullptr;
-  if (found->second.algorithm == algorithm) return found->second.data.data();
-  bytes_ -= found->second.data.size();
-  entries_.erase(found);
-  return nullptr;
+PackedWeights::Data PackedWeights::find(const ggml_tensor* weight, Algorithm algorithm) const {
+  const auto found = entries_.find({weight, algorithm});
+  return found == entries_.end() ? nullptr : found->second.lock();
 }
 
-void PackedWeights::add(const ggml_tensor* weight, const WeightRows& rows, Algorithm algorithm, AlignedBytes data) {
+PackedWeights::Data PackedWeights::add(const ggml_tensor* weight, const WeightRows& rows, Algorithm algorithm,
+                                       AlignedBytes data) {
   pack(rows, algorithm, data.data());
   store_.drop_pages(weight);
-  bytes_ += data.size();
-  entries_.emplace(weight, Entry{algorithm, std::move(data)});
+  Data shared = std::make_shared<const AlignedBytes>(std::move(data));
+  entries_[{weight, algorithm}] = shared;
+  return shared;
+}
+
+uint64_t PackedWeights::bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& [key, entry] : entries_) {
+    if (const Data data = entry.lock()) bytes += data->size();
+  }
+  return bytes;
 }
 
 /// Each thread packs a range of panels as if it were a matrix of its own.

@@ -1,11 +1,11 @@
-#include "core/graph.h"
+#include "graph/graph.h"
 
 #include <algorithm>
 #include <cstdint>
 
 #include "core/error.h"
-#include "core/profile.h"
 #include "core/types.h"
+#include "graph/profile.h"
 
 namespace kandinsky {
 
@@ -36,8 +36,8 @@ std::set<std::string> leaves_of(ggml_cgraph* graph) {
 }  // namespace
 
 Graph::Graph(Device& device, const HostTensors& inputs, const std::vector<std::string>& taps, size_t max_nodes,
-             std::unique_ptr<KernelNodes> kernels)
-    : device_(device), taps_(taps.begin(), taps.end()), kernels_(std::move(kernels)) {
+             std::unique_ptr<Ops> ops)
+    : device_(device), taps_(taps.begin(), taps.end()), ops_(std::move(ops)) {
   for (const auto& [name, tensor] : inputs) shapes_[name] = {tensor.shape, tensor.is_int};
   context_.reset(new_context(max_nodes * ggml_tensor_overhead() + 2 * ggml_graph_overhead_custom(max_nodes, false)));
   leaf_context_.reset(new_context(max_leaves * ggml_tensor_overhead()));
@@ -51,7 +51,7 @@ ggml_context* Graph::new_context(size_t bytes) {
 }
 
 ggml_tensor* Graph::new_leaf(const std::string& name, ggml_type type, const std::vector<int64_t>& ne) {
-  if (++leaf_count_ > max_leaves) fail(ErrorCode::internal, "more than %zu leaves", max_leaves);
+  if (++leaf_count_ > max_leaves) fail(ErrorCode::internal, "more than {} leaves", max_leaves);
   ggml_tensor* leaf = ggml_new_tensor(leaf_context_.get(), type, static_cast<int>(ne.size()), ne.data());
   ggml_set_name(leaf, name.c_str());
   return leaf;
@@ -111,8 +111,7 @@ void Graph::tap(const std::string& name, ggml_tensor* tensor, int rank) {
 
 void Graph::finish() {
   if (!taps_.empty()) {
-    fail(ErrorCode::invalid_argument, "Expected the name of one of the network's modules for taps but received \"%s\"",
-         taps_.begin()->c_str());
+    fail(ErrorCode::invalid_argument, "Expected the name of one of the network's modules for taps but received \"{}\"", taps_.begin()->c_str());
   }
   std::vector<Part*> parts;
   for (Part* part : {&kept_, &every_run_}) {
@@ -124,30 +123,27 @@ void Graph::finish() {
   expect_memory(parts);
   allocate_leaves();
   for (Part* part : parts) allocate_nodes(*part);
-  if (!kernels_) return;
-  kernels_->allocate();
-  compute_bytes_ += kernels_->scratch_bytes();
+  ops_->allocate();
+  compute_bytes_ += ops_->scratch_bytes();
 }
 
 void Graph::check_nodes(const Part& part) const {
   for (int i = 0; i < ggml_graph_n_nodes(part.graph); ++i) {
     const ggml_tensor* node = ggml_graph_node(part.graph, i);
     if (!ggml_backend_supports_op(device_.backend(), node)) {
-      fail(ErrorCode::internal, "device %s cannot compute %s (%s)", device_.name().c_str(), ggml_op_desc(node),
-           ggml_get_name(node));
+      fail(ErrorCode::internal, "device {} cannot compute {} ({})", device_.name(), ggml_op_desc(node), ggml_get_name(node));
     }
     // CUDA kernels count in 32 bits; beyond that ggml ends the process.
     if (!device_.is_cpu() && ggml_nelements(node) > INT32_MAX) {
-      fail(ErrorCode::out_of_memory, "Expected at most %d values in a tensor on %s but the pictures need %lld",
-           INT32_MAX, device_.name().c_str(), static_cast<long long>(ggml_nelements(node)));
+      fail(ErrorCode::out_of_memory, "Expected at most {} values in a tensor on {} but the pictures need {}", INT32_MAX, device_.name(), ggml_nelements(node));
     }
   }
 }
 
 /// Before anything is allocated: some systems promise any amount of memory and end the process when it is used.
 void Graph::expect_memory(const std::vector<Part*>& parts) const {
-  const size_t weights = kernels_ ? kernels_->unpacked_bytes() : 0;
-  size_t needed = weights + (kernels_ ? kernels_->scratch_bytes() : 0), free = 0, total = 0;
+  const size_t weights = ops_->unpacked_bytes();
+  size_t needed = weights + ops_->scratch_bytes(), free = 0, total = 0;
   for (const Part* part : parts) {
     size_t bytes = 0;  // with the leaves, which have no memory yet
     ggml_gallocr_reserve_n_size(part->allocator.get(), part->graph, nullptr, nullptr, &bytes);
@@ -158,14 +154,12 @@ void Graph::expect_memory(const std::vector<Part*>& parts) const {
   device_memory(device_.handle(), &free, &total);
   if (total == 0 || needed <= free) return;
   fail(ErrorCode::out_of_memory,
-       "Expected %.0f MB of free memory on %s for activations%s but %.0f MB of %.0f MB are free%s", needed / 1e6,
-       device_.name().c_str(), weights ? " and packed weights" : "", free / 1e6, total / 1e6,
-       weights ? "; with packing 'compact' the weights need none" : "");
+       "Expected {} MB of free memory on {} for activations{} but {} MB of {} MB are free{}", megabytes(needed), device_.name(), weights ? " and packed weights" : "", megabytes(free), megabytes(total), weights ? "; with packing 'compact' the weights need none" : "");
 }
 
 void Graph::allocate_leaves() {
   leaf_buffer_.reset(ggml_backend_alloc_ctx_tensors(leaf_context_.get(), device_.backend()));
-  if (!leaf_buffer_) fail(ErrorCode::out_of_memory, "no memory for a graph's inputs on %s", device_.name().c_str());
+  if (!leaf_buffer_) fail(ErrorCode::out_of_memory, "no memory for a graph's inputs on {}", device_.name());
   for (auto& [key, index] : indices_) {
     auto& [leaf, values] = index;
     ggml_backend_tensor_set(leaf, values.data(), 0, values.size() * sizeof(int32_t));
@@ -177,7 +171,7 @@ void Graph::allocate_leaves() {
 void Graph::allocate_nodes(Part& part) {
   ggml_gallocr_t allocator = part.allocator.get();
   if (!ggml_gallocr_reserve(allocator, part.graph) || !ggml_gallocr_alloc_graph(allocator, part.graph)) {
-    fail(ErrorCode::out_of_memory, "no memory for activations on %s", device_.name().c_str());
+    fail(ErrorCode::out_of_memory, "no memory for activations on {}", device_.name());
   }
   compute_bytes_ += ggml_gallocr_get_buffer_size(allocator, 0);
 }
@@ -193,7 +187,8 @@ bool Graph::kept_is_valid(const HostTensors& inputs) const {
 
 int Graph::thread_count() const {
   const int nodes = ggml_graph_n_nodes(kept_.graph) + ggml_graph_n_nodes(every_run_.graph);
-  return kernels_ && kernels_->flops() < flops_worth_meeting * nodes ? 1 : device_.threads();
+  const std::optional<double> flops = ops_->flops();
+  return flops && *flops < flops_worth_meeting * nodes ? 1 : device_.threads();
 }
 
 void Graph::compute(const Part& part, const std::atomic<bool>* cancel) {
@@ -204,11 +199,11 @@ void Graph::compute(const Part& part, const std::atomic<bool>* cancel) {
   const ggml_status status =
       is_cancelled() ? GGML_STATUS_ABORTED : compute_graph(device_.backend(), part.graph);
   device_.set_cancel(nullptr);
-  if (status == GGML_STATUS_ABORTED || is_cancelled()) fail(ErrorCode::aborted, "the computation was cancelled");
+  if (status == GGML_STATUS_ABORTED || is_cancelled()) fail_cancelled();
   if (status == GGML_STATUS_ALLOC_FAILED) {
-    fail(ErrorCode::out_of_memory, "no memory for temporary data on %s", device_.name().c_str());
+    fail(ErrorCode::out_of_memory, "no memory for temporary data on {}", device_.name());
   }
-  if (status != GGML_STATUS_SUCCESS) fail(ErrorCode::internal, "ggml: %s", ggml_status_to_string(status));
+  if (status != GGML_STATUS_SUCCESS) fail(ErrorCode::internal, "ggml: {}", ggml_status_to_string(status));
 }
 
 HostTensors Graph::run(const HostTensors& inputs, const std::atomic<bool>* cancel) {

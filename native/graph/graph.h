@@ -15,25 +15,24 @@
 
 #include "core/device.h"
 #include "core/host_tensor.h"
-#include "core/kernel_nodes.h"
 #include "ggml.h"
+#include "graph/ops.h"
 
 namespace kandinsky {
 
 class Graph {
  public:
   /// `inputs` fixes the shapes. `max_nodes` is the most operations the graph may have. `taps` names intermediate
-  /// tensors to return beside the outputs. `kernels`: null for ggml's own operations only.
+  /// tensors to return beside the outputs. `ops`: how operations are computed.
   Graph(Device& device, const HostTensors& inputs, const std::vector<std::string>& taps, size_t max_nodes,
-        std::unique_ptr<KernelNodes> kernels = nullptr);
+        std::unique_ptr<Ops> ops = make_composed_ops());
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
   // ---- while building
   ggml_context* context() const { return context_.get(); }
   const Device& device() const { return device_; }
-  /// Null where layers are to be built of ggml's own operations. Each layer chooses in one place.
-  KernelNodes* kernels() const { return kernels_.get(); }
+  Ops& ops() { return *ops_; }
 
   bool has_input(const std::string& name) const { return shapes_.count(name) != 0; }
   /// The named input as it lies in memory: ne is the reversed shape.
@@ -50,6 +49,7 @@ class Graph {
   void schedule(ggml_tensor* tensor);
   /// `tensor`, computed again only in runs whose inputs differ, as far as it depends on them, from the run before.
   ggml_tensor* keep(ggml_tensor* tensor);
+  Operand keep(Operand operand) { return Operand(keep(operand.tensor)); }
 
   /// A result of `rank` dimensions; rank 4 is an image and is returned as NCHW.
   void output(const std::string& name, ggml_tensor* tensor, int rank);
@@ -95,7 +95,7 @@ class Graph {
   std::vector<std::unique_ptr<std::byte[]>> arenas_;  // what the contexts lie in
   ggml_context_ptr context_;
   ggml_context_ptr leaf_context_;  // inputs and indices keep their memory between runs, apart from the nodes'
-  std::unique_ptr<KernelNodes> kernels_;
+  std::unique_ptr<Ops> ops_;
   Part every_run_, kept_;
   HostTensors kept_inputs_;  // what the values of `kept_` were computed from; empty: nothing yet
   std::map<std::string, ggml_tensor*> inputs_;

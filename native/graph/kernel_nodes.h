@@ -1,4 +1,4 @@
-// CPU kernels (kernels/cpu/kernels.h) as nodes of a ggml graph.
+// Kernels of a table (kernels/kernels.h) as nodes of a ggml graph on the CPU.
 //
 // ggml calls a custom operation on every thread of the graph, with no work buffer, no barrier and no place for
 // arguments but a pointer: arguments, scratch memory and the threads' meeting point live here, as long as the graph.
@@ -10,42 +10,22 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <new>
 #include <vector>
 
 #include "ggml.h"
-#include "kernels/cpu/kernels.h"
+#include "graph/packed_weights.h"
 
 namespace kandinsky {
-
-/// Memory that starts on a cache line, not initialized.
-class AlignedBytes {
- public:
-  AlignedBytes() = default;
-  explicit AlignedBytes(size_t size)
-      : data_(static_cast<unsigned char*>(::operator new(size, std::align_val_t(64)))), size_(size) {}
-  unsigned char* data() const { return data_.get(); }
-  size_t size() const { return size_; }
-
- private:
-  struct Free {
-    void operator()(unsigned char* data) const { ::operator delete(data, std::align_val_t(64)); }
-  };
-  std::unique_ptr<unsigned char, Free> data_;
-  size_t size_ = 0;
-};
-
-class PackedWeights;
 
 class KernelNodes {
  public:
   /// `packed` null: weights stay as they were loaded and are expanded at each use.
-  KernelNodes(const CpuKernels& kernels, int threads, PackedWeights* packed)
+  KernelNodes(const KernelTable& kernels, int threads, PackedWeights* packed)
       : kernels_(kernels), threads_(threads), packed_(packed) {}
   KernelNodes(const KernelNodes&) = delete;
   KernelNodes& operator=(const KernelNodes&) = delete;
 
-  const CpuKernels& kernels() const { return kernels_; }
+  const KernelTable& kernels() const { return kernels_; }
   /// ggml's name for the element type of what products read.
   ggml_type act_type() const { return kernels_.act_type == NumberType::bf16 ? GGML_TYPE_BF16 : GGML_TYPE_F32; }
 
@@ -57,7 +37,7 @@ class KernelNodes {
   /// A node that runs `kernel`. `args` has all sizes and the addresses of weights; `bind` adds those of `sources` (null
   /// ones are left out) and of the result once they are known.
   template <typename Args>
-  ggml_tensor* add(ggml_context* c, const CpuKernel<Args>& kernel, const Args& args, const Result& result,
+  ggml_tensor* add(ggml_context* c, const Kernel<Args>& kernel, const Args& args, const Result& result,
                    std::vector<ggml_tensor*> sources, std::function<void(Args&, ggml_tensor* result)> bind) {
     auto node = std::make_unique<NodeOf<Args>>();
     node->kernel = kernel;
@@ -99,7 +79,7 @@ class KernelNodes {
       auto* node = static_cast<NodeOf*>(userdata);
       node->kernel.run(&node->args, node->work, ith, nth);
     }
-    CpuKernel<Args> kernel;
+    Kernel<Args> kernel;
     Args args;
     std::function<void(Args&, ggml_tensor*)> bind_args;
     WorkContext* work = nullptr;
@@ -107,7 +87,6 @@ class KernelNodes {
 
   struct Unpacked {
     WeightRows rows;
-    Algorithm algorithm;
     AlignedBytes data;
   };
 
@@ -128,10 +107,11 @@ class KernelNodes {
   static ggml_tensor* add_node(ggml_context* c, const Result& result, std::vector<ggml_tensor*> sources,
                                ggml_custom_op_t run, void* userdata);
 
-  const CpuKernels& kernels_;
+  const KernelTable& kernels_;
   int threads_;
   PackedWeights* packed_;
-  std::map<const ggml_tensor*, Unpacked> unpacked_;
+  std::map<std::pair<const ggml_tensor*, Algorithm>, Unpacked> unpacked_;
+  std::vector<PackedWeights::Data> held_;  // what the nodes read
   std::vector<std::unique_ptr<Node>> nodes_;
   double flops_ = 0;
   size_t scratch_size_ = 64;

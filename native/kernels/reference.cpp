@@ -1,4 +1,4 @@
-#include "kernels/cpu/reference.h"
+#include "kernels/reference.h"
 
 #include <cmath>
 #include <cstring>
@@ -119,10 +119,20 @@ double prepared_value(const PrepareArgs& a, const std::vector<GroupStatistics>& 
 
 }  // namespace
 
-const RowExpanders expand = {expand_row<1, 2, f16_value>,       expand_row<1, 2, bf16_value>,
-                             expand_row<32, 34, q8_0_value>,    expand_row<256, 210, q6_k_value>,
-                             expand_row<256, 176, q5_k_value>,  expand_row<256, 144, q4_k_value>,
-                             expand_row<32, 22, q5_0_value>,    expand_row<32, 18, q4_0_value>};
+ExpandRow expander(StoredType type) {
+  switch (type) {
+    case StoredType::f32: return nullptr;
+    case StoredType::f16: return expand_row<1, 2, f16_value>;
+    case StoredType::bf16: return expand_row<1, 2, bf16_value>;
+    case StoredType::q8_0: return expand_row<32, 34, q8_0_value>;
+    case StoredType::q6_k: return expand_row<256, 210, q6_k_value>;
+    case StoredType::q5_k: return expand_row<256, 176, q5_k_value>;
+    case StoredType::q4_k: return expand_row<256, 144, q4_k_value>;
+    case StoredType::q5_0: return expand_row<32, 22, q5_0_value>;
+    case StoredType::q4_0: return expand_row<32, 18, q4_0_value>;
+  }
+  return nullptr;
+}
 
 void conv(const float* src, int batch, int src_height, int src_width, int in, const float* weights, int out, int kernel,
           int stride, int pad, int height, int width, const float* bias, const float* residual, float* dst) {

@@ -1,4 +1,4 @@
-#include "layers/resample.h"
+#include "graph/resample.h"
 
 namespace kandinsky {
 
