@@ -26,6 +26,18 @@ export interface TensorSource {
   random?: { seed: number; scale: number; mean: number }
 }
 
+/** What a weight's values need at least. Mirrors native/core/tensor_source.h. */
+export type Precision = 'quantizable' | 'q8_0' | 'half' | 'exact'
+
+/** One weight that a network needs. */
+export interface TensorSpec {
+  /** the reference's own name, without the component prefix */
+  name: string
+  /** outermost dimension first */
+  shape: number[]
+  precision: Precision
+}
+
 /** What the CPU's kernels do with weights. */
 export type Packing = 'compact' | 'fast'
 
@@ -84,7 +96,11 @@ export interface Binding {
   info(): { ggml: string; cuda: boolean; cpuVariant: string }
   devices(): DeviceInfo[]
   networkClasses(): string[]
-  describeNetwork(className: string, component: string, config: Config): { name: string; shape: number[] }[]
+  /**
+   * Every weight that a network has; loads nothing.
+   * @param stored names that the checkpoint has, which decide about optional weights; default: all of them
+   */
+  describeNetwork(className: string, component: string, config: Config, stored?: readonly string[]): TensorSpec[]
   /** Strictly checked header of a GGUF file; reads no tensor data. */
   readGguf(path: string): Promise<GgufContent>
   loadNetwork(

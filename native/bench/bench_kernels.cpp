@@ -1,5 +1,5 @@
 // kandinsky-native-bench [--threads N] [--filter TEXT] [--variant NAME] [--cpu-time]: speed of each CPU kernel at the
-// shapes of the 2.2 networks (guided UNet step at 512 px, MoVQ, prior). Best of several runs; convolutions count the
+// shapes of the 2.2 networks (test/kernel_shapes.h). Best of several runs; convolutions count the
 // multiplications of the direct method whatever they use, so that numbers compare. --cpu-time counts processor time
 // instead of elapsed time (meant for one thread, on a machine that is busy with other work).
 #include <chrono>
@@ -10,6 +10,7 @@
 #include <string>
 
 #include "kernels/cpu/variants.h"
+#include "test/kernel_shapes.h"
 #include "test/thread_team.h"
 
 namespace kandinsky {
@@ -85,7 +86,8 @@ struct TestWeights {
   }
 };
 
-void bench_conv(const KernelTable& kernels, int batch, int in, int out, int size) {
+void bench_conv(const KernelTable& kernels, const test::ConvShape& shape) {
+  const int batch = shape.batch, in = shape.in, out = shape.out, size = shape.width;
   const char* names[] = {"direct", "F2", "F4"};
   for (int i = 0; i < 3; ++i) {
     const std::string name = "conv3x3 " + std::to_string(in) + "->" + std::to_string(out) + " @" +
@@ -116,7 +118,8 @@ void bench_conv(const KernelTable& kernels, int batch, int in, int out, int size
   }
 }
 
-void bench_gemm(const KernelTable& kernels, int in, int out, int rows, Activation activation) {
+void bench_gemm(const KernelTable& kernels, const test::GemmShape& shape) {
+  const auto& [kind, rows, in, out, activation, has_bias, has_residual, f32_dst] = shape;
   const std::string name = "linear " + std::to_string(in) + "->" + std::to_string(out) + " x" + std::to_string(rows) +
                            (activation == Activation::gelu ? " gelu" : "");
   if (!wanted(name)) return;
@@ -129,13 +132,15 @@ void bench_gemm(const KernelTable& kernels, int in, int out, int rows, Activatio
   args.rows = rows;
   args.weights = weights.weights;
   args.activation = activation;
-  args.f32_dst = activation == Activation::none;
+  args.f32_dst = f32_dst;
   args.dst = dst.data();
   args.dst_stride = out;
   report(kernels, name, best_time(kernels.gemm, args), 2.0 * rows * in * out);
 }
 
-void bench_attention(const KernelTable& kernels, int batch, int heads, int dim, int tokens, int added) {
+void bench_attention(const KernelTable& kernels, const test::AttentionShape& shape) {
+  const int batch = shape.batch, heads = shape.heads, dim = shape.head_dim, tokens = shape.tokens;
+  const int added = shape.added_tokens;
   const std::string name = "attention " + std::to_string(heads) + " heads of " + std::to_string(dim) + ", " +
                            std::to_string(tokens) + "+" + std::to_string(added);
   if (!wanted(name)) return;
@@ -161,7 +166,9 @@ void bench_attention(const KernelTable& kernels, int batch, int heads, int dim, 
   report(kernels, name, best_time(kernels.attention, args), 4.0 * batch * width * tokens * (tokens + added));
 }
 
-void bench_prepare(const KernelTable& kernels, int batch, int channels, int size, bool spatial) {
+void bench_prepare(const KernelTable& kernels, const test::PrepareShape& shape) {
+  const int batch = shape.batch, channels = shape.channels0, size = shape.width;
+  const bool spatial = shape.spatial > 0;
   const std::string name =
       "prepare " + std::to_string(channels) + " @" + std::to_string(size) + (spatial ? " spatial" : "");
   if (!wanted(name)) return;
@@ -193,31 +200,18 @@ void bench_prepare(const KernelTable& kernels, int batch, int channels, int size
               seconds * 1e9 / values);
 }
 
+template <typename Table, typename Bench>
+void bench_table(const KernelTable& kernels, const Table& shapes, Bench bench) {
+  for (const auto& shape : shapes) {
+    if (shape.shape == test::Shape::network) bench(kernels, shape);
+  }
+}
+
 void bench_all(const KernelTable& kernels) {
-  const struct { int in, out, size; } convs[] = {{384, 384, 64},   {768, 768, 64},   {1152, 384, 64},  {768, 768, 32},
-                                                 {1920, 768, 32},  {1152, 1152, 16}, {2304, 1152, 16},
-                                                 {1536, 1536, 8},  {3072, 1536, 8},  {3072, 1536, 4}};
-  for (const auto& c : convs) bench_conv(kernels, 2, c.in, c.out, c.size);
-  bench_conv(kernels, 1, 512, 512, 128);  // MoVQ
-  bench_conv(kernels, 1, 256, 256, 256);
-  bench_conv(kernels, 1, 128, 128, 512);
-  bench_gemm(kernels, 768, 768, 2048, Activation::none);
-  bench_gemm(kernels, 1920, 768, 2048, Activation::none);
-  bench_gemm(kernels, 1152, 384, 8192, Activation::none);
-  bench_gemm(kernels, 1152, 1152, 512, Activation::none);
-  bench_gemm(kernels, 1536, 1536, 128, Activation::none);
-  bench_gemm(kernels, 2048, 2048, 162, Activation::none);
-  bench_gemm(kernels, 2048, 8192, 162, Activation::gelu);
-  bench_gemm(kernels, 8192, 2048, 162, Activation::none);
-  bench_attention(kernels, 2, 12, 64, 1024, 32);
-  bench_attention(kernels, 2, 18, 64, 256, 32);
-  bench_attention(kernels, 2, 24, 64, 64, 32);
-  bench_attention(kernels, 2, 32, 64, 81, 0);
-  bench_attention(kernels, 1, 1, 512, 4096, 0);
-  bench_prepare(kernels, 2, 384, 64, false);
-  bench_prepare(kernels, 2, 1152, 64, false);
-  bench_prepare(kernels, 2, 1920, 32, false);
-  bench_prepare(kernels, 1, 128, 512, true);
+  bench_table(kernels, test::conv_shapes, bench_conv);
+  bench_table(kernels, test::gemm_shapes, bench_gemm);
+  bench_table(kernels, test::attention_shapes, bench_attention);
+  bench_table(kernels, test::prepare_shapes, bench_prepare);
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 #include "core/config.h"
 
-#include <cstdio>
-
 #include "core/error.h"
 
 namespace kandinsky {
@@ -12,11 +10,7 @@ namespace {
 struct ValueText {
   std::string operator()(bool item) const { return item ? "true" : "false"; }
   std::string operator()(int64_t item) const { return std::to_string(item); }
-  std::string operator()(double item) const {
-    char digits[32];
-    std::snprintf(digits, sizeof digits, "%.9g", item);
-    return digits;
-  }
+  std::string operator()(double item) const { return text_of(item); }
   std::string operator()(const std::string& item) const { return "\"" + item.substr(0, 80) + "\""; }
   template <typename T>
   std::string operator()(const std::vector<T>& items) const {

@@ -1,5 +1,7 @@
 #include "core/error.h"
 
+#include <cstdio>
+
 namespace kandinsky {
 
 const char* error_code_name(ErrorCode code) {
@@ -31,6 +33,12 @@ std::string format_text(std::string_view format, std::initializer_list<std::stri
   text.append(format);
   if (text.size() > max_length) text.resize(max_length);
   return text;
+}
+
+std::string text_of(double number) {
+  char digits[32];
+  std::snprintf(digits, sizeof digits, "%.9g", number);
+  return digits;
 }
 
 void fail_cancelled() { fail(ErrorCode::aborted, "The call was cancelled"); }

@@ -35,8 +35,9 @@ const char* error_code_name(ErrorCode code);
 std::string format_text(std::string_view format, std::initializer_list<std::string> arguments);
 
 inline std::string text_of(std::string_view text) { return std::string(text); }
-template <typename Number, typename = std::enable_if_t<std::is_arithmetic_v<Number>>>
-std::string text_of(Number number) {
+std::string text_of(double number);
+template <typename Integer, typename = std::enable_if_t<std::is_integral_v<Integer>>>
+std::string text_of(Integer number) {
   return std::to_string(number);
 }
 

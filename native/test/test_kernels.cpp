@@ -1,5 +1,5 @@
-// Every CPU kernel against its plain reference, in every variant that this machine can run, over shapes chosen to hit
-// the edges: odd sizes, ragged tiles, partial panels, partial vectors, one channel block, and all thread counts alike.
+// Every CPU kernel against its plain reference, in every variant that this machine can run, over the
+// shapes of test/kernel_shapes.h and all thread counts alike.
 #include <cstdlib>
 #include <cstring>
 #include <random>
@@ -8,13 +8,13 @@
 #include "core/cpu_kernels.h"
 #include "kernels/cpu/variants.h"
 #include "test/check.h"
+#include "test/kernel_shapes.h"
 #include "test/thread_team.h"
 
 namespace kandinsky {
 namespace {
 
-using test::Aligned;
-using test::run_kernel;
+using namespace test;
 
 std::vector<float> random_values(size_t count, unsigned seed, float spread = 1.0f, float mean = 0.0f) {
   std::mt19937 generator(seed);
@@ -110,11 +110,6 @@ Aligned<unsigned char> packed(const KernelTable& kernels, Algorithm algorithm, c
   return memory;
 }
 
-struct ConvCase {
-  int batch, height, width, in, out, kernel, stride;
-  bool bias, residual;
-};
-
 /// How far a product of float32 operands may be from the reference, relative to the norm: what rounding weights (and
 /// activations, where the variant does) to bfloat16 makes of it, times the algorithm's amplification.
 double tolerance_of(const KernelTable& kernels, Algorithm algorithm) {
@@ -127,7 +122,7 @@ const char* algorithm_name(Algorithm algorithm) {
   return algorithm == Algorithm::direct ? "direct" : algorithm == Algorithm::winograd_f2 ? "F(2x2)" : "F(4x4)";
 }
 
-void check_conv(const ConvCase& c, Algorithm algorithm) {
+void check_conv(const ConvShape& c, Algorithm algorithm) {
   const int pad = c.kernel / 2, height = (c.height + 2 * pad - c.kernel) / c.stride + 1;
   const int width = (c.width + 2 * pad - c.kernel) / c.stride + 1, taps = c.kernel * c.kernel;
   const auto src = random_values(static_cast<size_t>(c.batch) * c.height * c.width * c.in, 1);
@@ -180,39 +175,23 @@ void check_conv(const ConvCase& c, Algorithm algorithm) {
 }  // namespace
 
 TEST(kernels_conv_direct) {
-  const ConvCase cases[] = {{1, 8, 8, 64, 64, 3, 1, true, true},   {2, 7, 5, 32, 70, 3, 1, true, false},
-                            {1, 9, 4, 4, 384, 3, 1, true, false},  {3, 6, 6, 96, 8, 3, 1, true, true},
-                            {2, 8, 8, 9, 16, 3, 1, false, false},  {1, 8, 10, 32, 32, 3, 2, true, false},
-                            {4, 5, 5, 48, 130, 1, 1, true, true},  {1, 3, 3, 640, 64, 3, 1, false, true},
-                            {1, 16, 16, 256, 3, 3, 1, true, false}};
-  for (const ConvCase& c : cases) check_conv(c, Algorithm::direct);
+  for (const ConvShape& c : conv_shapes) {
+    if (c.multiplications() <= tested_multiplications) check_conv(c, Algorithm::direct);
+  }
 }
 
 TEST(kernels_conv_winograd) {
-  const ConvCase cases[] = {{1, 8, 8, 64, 64, 3, 1, true, true},    {2, 7, 5, 32, 70, 3, 1, true, false},
-                            {1, 1, 1, 16, 64, 3, 1, true, false},   {3, 6, 9, 96, 8, 3, 1, false, true},
-                            {4, 13, 11, 16, 130, 3, 1, true, true}, {1, 24, 32, 272, 48, 3, 1, true, false},
-                            {1, 56, 56, 48, 32, 3, 1, true, true},  {2, 8, 8, 512, 400, 3, 1, true, true}};
-  for (const ConvCase& c : cases) {
+  for (const ConvShape& c : conv_shapes) {
+    // What choose_algorithm() takes, and fewer results than it does.
+    if (c.kernel != 3 || c.stride != 1 || c.in % 16 != 0 || c.multiplications() > tested_multiplications) continue;
     check_conv(c, Algorithm::winograd_f2);
     check_conv(c, Algorithm::winograd_f4);
   }
 }
 
 TEST(kernels_gemm) {
-  struct Case {
-    int rows, in, out;
-    Activation activation;
-    bool bias, residual, f32_dst;
-  };
-  const Case cases[] = {{1, 64, 64, Activation::none, true, true, true},
-                        {81, 128, 200, Activation::gelu, true, false, false},
-                        {162, 96, 64, Activation::quick_gelu, false, false, false},
-                        {7, 1280, 66, Activation::silu, true, true, true},
-                        {200, 32, 16, Activation::none, false, true, false},
-                        {5, 77, 130, Activation::gelu, true, false, true},
-                        {1100, 256, 64, Activation::none, true, false, true}};
-  for (const Case& c : cases) {
+  for (const GemmShape& c : gemm_shapes) {
+    if (c.multiplications() > tested_multiplications) continue;
     const int width = even(c.in);
     const auto src = random_values(static_cast<size_t>(c.rows) * c.in, 1);
     auto weights = random_values(static_cast<size_t>(c.out) * c.in, 2, 2 / std::sqrt(static_cast<float>(c.in)));
@@ -264,26 +243,8 @@ TEST(kernels_gemm) {
 }
 
 TEST(kernels_prepare) {
-  struct Case {
-    int batch, height, width, channels0, channels1, groups;
-    bool affine, modulation;
-    int spatial;  // how many times smaller the modulation image is; 0 for none
-    bool silu;
-    Resample resample;
-    int pad;
-    bool f32_dst;
-  };
-  const Case cases[] = {{1, 8, 8, 64, 0, 32, true, false, 0, true, Resample::none, 1, false},
-                        {2, 5, 7, 40, 24, 16, true, true, 0, true, Resample::none, 1, false},
-                        {2, 33, 32, 36, 28, 32, true, true, 0, false, Resample::none, 0, false},
-                        {1, 8, 4, 32, 0, 8, true, false, 4, true, Resample::none, 1, false},
-                        {3, 6, 4, 48, 0, 4, false, true, 0, true, Resample::avg_pool_2x2, 1, false},
-                        {1, 4, 6, 20, 12, 2, true, false, 0, true, Resample::nearest_2x, 1, false},
-                        {2, 4, 4, 9, 0, 0, false, false, 0, false, Resample::none, 1, false},
-                        {2, 4, 4, 8, 11, 0, false, false, 0, true, Resample::nearest_2x, 1, true},
-                        {1, 6, 6, 16, 16, 0, false, false, 0, false, Resample::avg_pool_2x2, 0, true},
-                        {4, 16, 8, 128, 0, 1, true, false, 2, false, Resample::none, 0, true}};
-  for (const Case& c : cases) {
+  for (const PrepareShape& c : prepare_shapes) {
+    if (c.multiplications() > tested_multiplications) continue;
     const int channels = c.channels0 + c.channels1, s = c.spatial ? c.spatial : 1;
     const size_t pixels = static_cast<size_t>(c.batch) * c.height * c.width;
     const auto src0 = random_values(pixels * c.channels0, 1, 2.0f, 3.0f), src1 = random_values(pixels * c.channels1, 2);
@@ -435,15 +396,9 @@ TEST(kernels_expand_every_half_precision_number) {
 }
 
 TEST(kernels_attention) {
-  struct Case {
-    int batch, heads, head_dim, queries, tokens, added;
-    bool mask;
-  };
-  const Case cases[] = {{1, 1, 64, 16, 16, 0, false}, {2, 3, 64, 49, 49, 10, false}, {2, 2, 64, 81, 81, 0, true},
-                        {1, 2, 32, 5, 7, 32, false},  {1, 1, 512, 100, 100, 0, false}, {3, 2, 80, 50, 130, 0, true},
-                        {1, 2, 48, 3, 1, 0, false}};
-  for (const Case& c : cases) {
-    const int width = c.heads * c.head_dim, keys = c.added + c.tokens;
+  for (const AttentionShape& c : attention_shapes) {
+    if (c.multiplications() > tested_multiplications) continue;
+    const int width = c.heads * c.head_dim, keys = c.added_tokens + c.tokens;
     // Values that bfloat16 holds, so that what is measured is the kernel and not the rounding of its input.
     const auto rounded = [](std::vector<float> values) {
       for (float& value : values) value = from_bf16(to_bf16(value));
@@ -457,8 +412,8 @@ TEST(kernels_attention) {
     for (int b = 0; b < c.batch; ++b) {
       for (int j = 0; j < keys; ++j) {
         const size_t row = (static_cast<size_t>(b) * keys + j) * width;
-        std::vector<float>& to_k = j < c.added ? added_k : own_k;
-        std::vector<float>& to_v = j < c.added ? added_v : own_v;
+        std::vector<float>& to_k = j < c.added_tokens ? added_k : own_k;
+        std::vector<float>& to_v = j < c.added_tokens ? added_v : own_v;
         to_k.insert(to_k.end(), k.begin() + row, k.begin() + row + width);
         to_v.insert(to_v.end(), v.begin() + row, v.begin() + row + width);
       }
@@ -470,15 +425,15 @@ TEST(kernels_attention) {
     args.head_dim = c.head_dim;
     args.queries = c.queries;
     args.tokens = c.tokens;
-    args.added_tokens = c.added;
+    args.added_tokens = c.added_tokens;
     args.scale = 1 / std::sqrt(static_cast<float>(c.head_dim));
-    args.mask = c.mask ? mask.data() : nullptr;
+    args.mask = c.masked ? mask.data() : nullptr;
     args.mask_stride = static_cast<int64_t>(c.queries) * keys;
     args.f32_dst = true;
     std::vector<float> expected(q.size());
     reference::attention(args, q.data(), k.data(), v.data(), expected.data());
     const std::string what = "attention " + std::to_string(c.heads) + " heads of " + std::to_string(c.head_dim) + ", " +
-                             std::to_string(c.queries) + " queries, " + std::to_string(c.added) + "+" +
+                             std::to_string(c.queries) + " queries, " + std::to_string(c.added_tokens) + "+" +
                              std::to_string(c.tokens) + " keys";
     for_each_variant([&](const KernelTable& kernels) {
       const auto act_q = to_act(kernels, q), act_k = to_act(kernels, own_k), act_v = to_act(kernels, own_v);

@@ -103,6 +103,22 @@ TEST(prior_with_small_weights_stays_near_diffusers) {
   }
 }
 
+TEST(calls_that_alternate_between_shapes_give_what_each_gives_alone) {
+  for (const Packing packing : {Packing::compact, Packing::fast}) {
+    LoadOptions options;
+    options.packing = packing;
+    const auto network = load(unet_component(), options);
+    HostTensors inputs[2] = {unet_inputs(), unet_inputs()};
+    inputs[0]["sample"] = waves(8);
+    inputs[1]["sample"] = waves(16);
+    HostTensor alone[2];
+    for (int i = 0; i < 2; ++i) alone[i] = load(unet_component(), options)->run("forward", inputs[i], {}).at("sample");
+    for (const int i : {0, 1, 0, 1, 1, 0}) {
+      CHECK(network->run("forward", inputs[i], {}).at("sample").f32 == alone[i].f32);
+    }
+  }
+}
+
 TEST(packed_weights_give_the_same_results_whatever_size_comes_next) {
   LoadOptions options;
   options.packing = Packing::fast;

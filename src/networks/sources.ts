@@ -14,17 +14,17 @@ export function tensorSources(component: Component, weights?: WeightType, rules?
   const { name: owner, className, config } = component
   const stored = new Map(component.tensors.map((tensor) => [tensor.name, tensor]))
   return binding()
-    .describeNetwork(className, owner, config)
-    .map(({ name, shape }) => {
+    .describeNetwork(className, owner, config, [...stored.keys()])
+    .map(({ name, shape, precision }) => {
       const tensor = stored.get(name)
       if (!tensor)
         throw new KandinskyError('BAD_FILE', `${whereOf(component)} lacks ${owner}.${name}, which its config asks for`)
-      if (!sameWhenPacked(tensor.shape, shape))
+      if (!sameAsMatrix(tensor.shape, shape))
         throw new KandinskyError(
           'SHAPE_MISMATCH',
           `Expected shape [${shape.join(', ')}] for ${owner}.${name} by its config but ${tensor.path} has [${tensor.shape.join(', ')}]`,
         )
-      return { ...tensor, target: targetType(className, owner, tensor, weights, rules) }
+      return { ...tensor, target: targetType(owner, tensor, precision, weights, rules) }
     })
 }
 
@@ -33,10 +33,10 @@ function whereOf({ tensors, name }: Component): string {
 }
 
 /** Our GGUF files hold convolution kernels [out, in, kh, kw] as matrices [out, kh*kw*in]. */
-function sameWhenPacked(a: readonly number[], b: readonly number[]): boolean {
-  return packed(a).join() === packed(b).join()
+function sameAsMatrix(a: readonly number[], b: readonly number[]): boolean {
+  return matrixShape(a).join() === matrixShape(b).join()
 }
 
-function packed(shape: readonly number[]): readonly number[] {
+function matrixShape(shape: readonly number[]): readonly number[] {
   return shape.length === 4 ? [shape[0]!, shape[1]! * shape[2]! * shape[3]!] : shape
 }

@@ -118,23 +118,43 @@ test('only images/image.ts imports sharp and only native.ts loads the addon', ()
 })
 
 test('the engine knows nothing of Node, the border nothing of ggml, and no network includes another', () => {
-  const factories = readFileSync(path.join(root, 'native/models/model.h'), 'utf8')
-  const networks = [...factories.matchAll(/ make_(\w+)\(/g)].map(([, name]) => name)
+  const registry = readFileSync(path.join(root, 'native/models/registry.cpp'), 'utf8')
+  const networks = [...registry.matchAll(/network\(\w+, make_(\w+)\)/g)].map(([, name]) => name)
   assert.ok(networks.length > 0)
   for (const file of filesUnder('native', /\.(cpp|h|cu|cuh)$/)) {
     const includes = [...readFileSync(path.join(root, file), 'utf8').matchAll(/#include\s+[<"]([^>"]+)[>"]/g)].map(
       ([, name]) => name,
     )
-    if (/^native\/(core|layers|models|kernels)\//.test(file))
+    if (/^native\/(core|graph|layers|models|kernels)\//.test(file))
       assert.ok(!includes.some((name) => /napi|node_api|^addon\//.test(name)), `${file} includes Node-API`)
     if (/^native\/addon\//.test(file))
       assert.ok(!includes.some((name) => /^ggml|^gguf/.test(name)), `${file} includes ggml`)
     if (/^native\/models\//.test(file))
       for (const network of networks)
         assert.ok(!includes.includes(`models/${network}.h`), `${file} includes the network ${network}`)
-    if (/^native\/layers\//.test(file))
-      assert.ok(!includes.some((name) => /^(models|addon)\//.test(name)), `${file} includes a higher layer`)
-    if (/^native\/core\//.test(file))
-      assert.ok(!includes.some((name) => /^(models|layers|addon)\//.test(name)), `${file} includes a higher layer`)
   }
+})
+
+/** Folders of native/ from the top; a file may include from its own folder and from those below. */
+const nativeLayers = ['addon', 'models', 'layers', 'graph', 'core', 'kernels/cpu', 'kernels']
+
+test('includes of native run one way, and neither files nor folders include each other in a circle', () => {
+  const files = new Map()
+  for (const file of filesUnder('native', /\.(cpp|h|cu|cuh)$/)) {
+    const name = path.relative('native', file)
+    if (/^(test|bench)\//.test(name)) continue
+    const source = readFileSync(path.join(root, file), 'utf8')
+    const includes = [...source.matchAll(/#include\s+"([^"]+)"/g)].map(([, target]) => target)
+    files.set(
+      name,
+      includes.filter((target) => nativeLayers.includes(path.dirname(target))),
+    )
+  }
+  for (const [name, includes] of files)
+    for (const target of includes) {
+      const [from, to] = [name, target].map((file) => nativeLayers.indexOf(path.dirname(file)))
+      assert.ok(from >= 0 && to >= from, `${name} includes ${target}`)
+    }
+  assert.deepEqual(circleOf(files), [])
+  assert.deepEqual(circleOf(foldersOf(files)), [])
 })

@@ -1,9 +1,19 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import { binding } from '../../dist/native.js'
 import { checkWeightType, targetType } from '../../dist/networks/policy.js'
+import { publishedConfigs } from '../../scripts/published-configs.mjs'
 
-const unet = (name, shape, weights, { rules, type = 'f32' } = {}) =>
-  targetType('UNet2DConditionModel', 'unet', { name, shape, type }, weights, rules)
+const unet = (name, shape, weights, { rules, type = 'f32', precision = 'quantizable' } = {}) =>
+  targetType('unet', { name, shape, type }, precision, weights, rules)
+
+/** Target types of the weights that a published network asks for, by name. */
+function typesOf(repository, component, weights) {
+  const { class: className, ...config } = publishedConfigs[repository][component]
+  const specs = binding().describeNetwork(className, component, config)
+  const target = ({ name, shape, precision }) => targetType(component, { name, shape, type: 'f32' }, precision, weights)
+  return new Map(specs.map((spec) => [spec.name, target(spec)]))
+}
 
 test('large matrices and convolution kernels get the wanted type', () => {
   assert.equal(unet('mid_block.attentions.0.to_q.weight', [1536, 1536], 'q4_K'), 'q4_K')
@@ -36,57 +46,46 @@ test('vectors stay float32, whatever is asked for', () => {
       assert.equal(unet(name, shape, weights, { type: 'f16', rules: [{ pattern: /./, type: 'q8_0' }] }), 'f32', name)
 })
 
-test('weights whose error would reach everything keep float32 or float16', () => {
-  const exact = {
-    UNet2DConditionModel: [
-      ['conv_in.weight', [384, 4, 3, 3]],
-      ['conv_out.weight', [8, 384, 3, 3]],
-    ],
-    PriorTransformer: [
-      ['positional_embedding', [1, 81, 2048]],
-      ['clip_mean', [1, 1280]],
-      ['clip_std', [1, 1280]],
-    ],
-    CLIPVisionModelWithProjection: [
-      ['vision_model.embeddings.position_embedding.weight', [257, 1664]],
-      ['vision_model.embeddings.class_embedding', [1664]],
-    ],
-    VQModel: [
-      ['decoder.mid_block.attentions.0.spatial_norm.conv_y.weight', [512, 4, 1, 1]],
-      ['decoder.mid_block.attentions.0.spatial_norm.conv_b.weight', [512, 4, 1, 1]],
-      ['quant_conv.weight', [4, 4, 1, 1]],
-      ['post_quant_conv.weight', [4, 4, 1, 1]],
-      ['encoder.conv_out.weight', [4, 512, 3, 3]],
-    ],
-  }
-  const half = {
-    UNet2DConditionModel: [
-      ['time_embedding.linear_1.weight', [1536, 384]],
-      ['add_embedding.image_proj.weight', [1536, 1280]],
-    ],
-    PriorTransformer: [['proj_to_clip_embeddings.weight', [1280, 2048]]],
-    CLIPTextModelWithProjection: [['text_model.embeddings.token_embedding.weight', [49408, 1280]]],
-    MultilingualCLIP: [['transformer.embeddings.word_embeddings.weight', [250002, 1024]]],
-  }
-  for (const [expected, table] of [
-    ['f32', exact],
-    ['f16', half],
-  ])
-    for (const [className, tensors] of Object.entries(table))
-      for (const [name, shape] of tensors)
-        for (const weights of ['q8_0', 'q4_K'])
-          assert.equal(targetType(className, 'x', { name, shape, type: 'f32' }, weights), expected, name)
+test('networks say which weights keep float32 or float16, because their error would reach everything', () => {
+  const decoder = 'kandinsky-2-2-decoder'
+  const prior = 'kandinsky-2-2-prior'
+  const expected = [
+    [decoder, 'unet', 'conv_in.weight', 'f32'],
+    [decoder, 'unet', 'conv_out.weight', 'f32'],
+    [decoder, 'unet', 'time_embedding.linear_1.weight', 'f16'],
+    [decoder, 'unet', 'add_embedding.image_proj.weight', 'f16'],
+    [prior, 'prior', 'positional_embedding', 'f32'],
+    [prior, 'prior', 'clip_mean', 'f32'],
+    [prior, 'prior', 'clip_std', 'f32'],
+    [prior, 'prior', 'proj_to_clip_embeddings.weight', 'f16'],
+    [prior, 'text_encoder', 'text_model.embeddings.token_embedding.weight', 'f16'],
+    [prior, 'image_encoder', 'vision_model.embeddings.position_embedding.weight', 'f32'],
+    [prior, 'image_encoder', 'vision_model.embeddings.class_embedding', 'f32'],
+    ['kandinsky-2-1', 'text_encoder', 'transformer.embeddings.word_embeddings.weight', 'f16'],
+    [decoder, 'movq', 'decoder.mid_block.attentions.0.spatial_norm.conv_y.weight', 'f32'],
+    [decoder, 'movq', 'decoder.mid_block.attentions.0.spatial_norm.conv_b.weight', 'f32'],
+    [decoder, 'movq', 'quant_conv.weight', 'f32'],
+    [decoder, 'movq', 'post_quant_conv.weight', 'f32'],
+    [decoder, 'movq', 'encoder.conv_out.weight', 'f32'],
+  ]
+  for (const weights of ['q8_0', 'q4_K'])
+    for (const [repository, component, name, type] of expected)
+      assert.equal(typesOf(repository, component, weights).get(name), type, `${component}.${name} as ${weights}`)
 })
 
-test('names that only look like an exception are quantized', () => {
-  assert.equal(unet('down_blocks.0.resnets.0.time_emb_proj.weight', [768, 1536], 'q8_0'), 'q8_0')
-  assert.equal(unet('down_blocks.1.resnets.0.conv_shortcut.weight', [768, 384, 1, 1], 'q8_0'), 'q8_0')
-  assert.equal(unet('encoder_hid_proj.image_embeds.weight', [24576, 1280], 'q8_0'), 'q8_0')
+test('weights that only sound like an exception are quantized', () => {
+  const types = typesOf('kandinsky-2-2-decoder', 'unet', 'q8_0')
+  for (const name of [
+    'down_blocks.0.resnets.0.time_emb_proj.weight',
+    'down_blocks.1.resnets.0.conv_shortcut.weight',
+    'encoder_hid_proj.image_embeds.weight',
+  ])
+    assert.equal(types.get(name), 'q8_0', name)
 })
 
 test('MoVQ never goes below q8_0', () => {
-  const movq = (weights) =>
-    targetType('VQModel', 'movq', { name: 'decoder.conv.weight', shape: [512, 512, 3, 3], type: 'f32' }, weights)
+  const conv = 'decoder.mid_block.resnets.0.conv1.weight'
+  const movq = (weights) => typesOf('kandinsky-2-2-decoder', 'movq', weights).get(conv)
   assert.deepEqual(['q4_0', 'q6_K', 'q8_0', 'f16', 'f32'].map(movq), ['q8_0', 'q8_0', 'q8_0', 'f16', 'f32'])
 })
 

@@ -114,7 +114,7 @@ INLINE void output_line(const vf (&m)[6], vf (&y)[4]) {
 /// B^T d B of one tile, all channels, to one row of a transformed group.
 template <int M>
 static NOINLINE void transform_tile(const Winograd<M>& g, int tile, act_t* out) {
-  constexpr int N = g.kSide;
+  constexpr int N = Winograd<M>::kSide;
   const ConvArgs& a = *g.args;
   const int tx = tile % g.tiles_x, ty = tile / g.tiles_x % g.tiles_y, b = tile / g.tiles_x / g.tiles_y;
   const act_t* d[N * N];
@@ -145,7 +145,7 @@ static NOINLINE void transform_tile(const Winograd<M>& g, int tile, act_t* out) 
 /// A^T m A of one tile and panel, with bias and residual, to the result.
 template <int M>
 static NOINLINE void untransform_tile(const Winograd<M>& g, int tile, int first, int columns, const float* sums) {
-  constexpr int N = g.kSide;
+  constexpr int N = Winograd<M>::kSide;
   const ConvArgs& a = *g.args;
   const int tx = tile % g.tiles_x, ty = tile / g.tiles_x % g.tiles_y, b = tile / g.tiles_x / g.tiles_y;
   const int height = min_of(M, a.height - ty * M), width = min_of(M, a.width - tx * M);
