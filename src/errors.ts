@@ -1,14 +1,19 @@
-export type KandinskyErrorCode =
-  | 'INVALID_ARGUMENT'
-  | 'FILE_NOT_FOUND'
-  | 'BAD_FILE'
-  | 'UNSUPPORTED_MODEL'
-  | 'SHAPE_MISMATCH'
-  | 'OUT_OF_MEMORY'
-  | 'DEVICE_UNAVAILABLE'
-  | 'DISPOSED'
-  | 'NATIVE_LOAD_FAILED'
-  | 'INTERNAL'
+import { closest, distance } from 'fastest-levenshtein'
+
+/** The only list of codes on this side; native/core/error.h has those that the engine throws. */
+export const kandinskyErrorCodes = [
+  'INVALID_ARGUMENT',
+  'FILE_NOT_FOUND',
+  'BAD_FILE',
+  'UNSUPPORTED_MODEL',
+  'SHAPE_MISMATCH',
+  'OUT_OF_MEMORY',
+  'DEVICE_UNAVAILABLE',
+  'DISPOSED',
+  'NATIVE_LOAD_FAILED',
+  'INTERNAL',
+] as const
+export type KandinskyErrorCode = (typeof kandinskyErrorCodes)[number]
 
 /** The only error class this package throws. Aborts reject with `signal.reason` instead. */
 export class KandinskyError extends Error {
@@ -33,4 +38,13 @@ function describe(value: unknown): string {
   if (Array.isArray(value)) return `an array of length ${value.length}`
   if (typeof value === 'function') return 'a function'
   return `an object of type ${(value as object).constructor?.name ?? 'Object'}`
+}
+
+/** ": did you mean X?" where a known name is near to one that is not known, otherwise ": expected one of …". */
+export function suggestion(name: string, known: readonly string[]): string {
+  const plain = (text: string) => text.toLowerCase().replace(/[-_ ]/g, '')
+  const same = known.find((candidate) => plain(candidate) === plain(name))
+  const near = same ?? (known.length > 0 && name.length <= 64 ? closest(name, known) : undefined)
+  const isNear = near !== undefined && (same || distance(name, near) <= Math.max(1, Math.floor(near.length / 3)))
+  return isNear ? `: did you mean ${near}?` : `: expected one of ${known.join(', ')}`
 }

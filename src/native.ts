@@ -1,7 +1,7 @@
 // The one file that loads the addon and types the border. Nothing else may require a .node file.
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
-import { KandinskyError, type KandinskyErrorCode } from './errors.js'
+import { KandinskyError, type KandinskyErrorCode, kandinskyErrorCodes } from './errors.js'
 
 /** Types a weight can have in memory or in our GGUF. */
 export type WeightType = 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q6_K' | 'q5_K' | 'q4_K' | 'q5_0' | 'q4_0'
@@ -143,15 +143,17 @@ export function binding(): Binding {
   return loaded
 }
 
+/** In an Electron app the package may lie in app.asar, but native code can only read what is unpacked beside it. */
+export function outsideArchive(path: string): string {
+  return path.replace(/\.asar(?=[\\/])/, '.asar.unpacked')
+}
+
 function loadAddon(): Binding {
   const require = createRequire(import.meta.url)
   const root = fileURLToPath(new URL('..', import.meta.url))
   let path: string | undefined
   try {
-    // In an Electron app the package may lie in app.asar, but libraries can only be loaded from beside it.
-    path = (require('node-gyp-build') as { path(root: string): string })
-      .path(root)
-      .replace(/\.asar(?=[\\/])/, '.asar.unpacked')
+    path = outsideArchive((require('node-gyp-build') as { path(root: string): string }).path(root))
     return require(path) as Binding
   } catch (cause) {
     throw new KandinskyError('NATIVE_LOAD_FAILED', loadFailure(cause, root, path), { cause })
@@ -222,17 +224,7 @@ function promised<A extends unknown[], R>(call: (...args: A) => Promise<R>): (..
   }
 }
 
-const CODES: ReadonlySet<string> = new Set<KandinskyErrorCode>([
-  'INVALID_ARGUMENT',
-  'FILE_NOT_FOUND',
-  'BAD_FILE',
-  'UNSUPPORTED_MODEL',
-  'SHAPE_MISMATCH',
-  'OUT_OF_MEMORY',
-  'DEVICE_UNAVAILABLE',
-  'DISPOSED',
-  'INTERNAL',
-])
+const CODES: ReadonlySet<string> = new Set(kandinskyErrorCodes)
 
 /** Native errors have no JavaScript stack; one made here has the caller's. What a progress callback threw passes. */
 function toKandinskyError(error: unknown): unknown {

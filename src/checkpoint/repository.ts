@@ -79,9 +79,13 @@ async function openNetwork(folder: string, name: string, className: string, vari
   return { name, className, config, tensors: await readWeights(folder, variant) }
 }
 
+/** Deeper than any config is; what is below stays out. */
+const MAX_CONFIG_DEPTH = 8
+
 /**
- * The values of a config.json that have a GGUF type: scalars and lists of one kind of scalar. Nulls stand for
- * defaults, keys with a leading underscore say how the file was made, and no network reads nested objects.
+ * The values of a config.json that have a GGUF type: scalars and lists of one kind of scalar. Those of nested objects get
+ * the names of all levels ("rope_scaling.type"). Nulls stand for defaults, keys with a leading underscore say how the file
+ * was made.
  */
 export function parseConfig(text: string, path: string): Config {
   let values: unknown
@@ -90,11 +94,20 @@ export function parseConfig(text: string, path: string): Config {
   } catch (cause) {
     throw badFile(path, 'is not valid JSON', { cause })
   }
-  if (typeof values !== 'object' || values === null || Array.isArray(values))
-    throw badFile(path, 'is not a JSON object')
-  return Object.fromEntries(
-    Object.entries(values).filter(([key, value]) => !key.startsWith('_') && isConfigValue(value)),
-  )
+  if (!isObject(values)) throw badFile(path, 'is not a JSON object')
+  return Object.fromEntries(configEntries(values, '', MAX_CONFIG_DEPTH))
+}
+
+function configEntries(values: object, prefix: string, depth: number): [string, ConfigValue][] {
+  return Object.entries(values).flatMap(([key, value]): [string, ConfigValue][] => {
+    if (key.startsWith('_')) return []
+    if (isConfigValue(value)) return [[prefix + key, value]]
+    return isObject(value) && depth > 1 ? configEntries(value, `${prefix}${key}.`, depth - 1) : []
+  })
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 function isConfigValue(value: unknown): value is ConfigValue {

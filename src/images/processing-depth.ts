@@ -1,6 +1,7 @@
 // Pictures to the input of a depth estimator and depth to pictures: transformers' DPTImageProcessor in its Pillow form
 // (models/dpt/image_processing_pil_dpt.py) and what the depth-estimation pipeline makes of a prediction.
 import { KandinskyError } from '../errors.js'
+import { roundHalfEven } from '../math.js'
 import type { Tensor } from '../tensor.js'
 import { RawImage } from './image.js'
 import { badConfig, type ClipProcessorConfig, clipPreprocess, withoutNulls } from './processing.js'
@@ -37,13 +38,6 @@ export async function dptPreprocess(image: RawImage, config: DptProcessorConfig)
     ...{ do_convert_rgb: true, do_center_crop: false },
     size: { height: sideOf(image.height, scales[0]), width: sideOf(image.width, scales[1]) },
   })
-}
-
-/** As Python rounds. */
-function roundHalfEven(value: number): number {
-  const below = Math.floor(value)
-  if (value - below !== 0.5) return Math.round(value)
-  return below % 2 === 0 ? below : below + 1
 }
 
 /**

@@ -14,7 +14,7 @@ export const plainBetaFields = {
 
 export const betaFields = { ...plainBetaFields, rescale_betas_zero_snr: flag(false) }
 
-interface BetaConfig {
+export interface BetaConfig {
   readonly num_train_timesteps: number
   readonly beta_schedule: BetaSchedule
   readonly beta_start: number

@@ -1,5 +1,5 @@
 // Reads a diffusers scheduler_config.json: which keys a class knows, their defaults, which values are valid.
-import { invalid, KandinskyError } from '../errors.js'
+import { invalid, KandinskyError, suggestion } from '../errors.js'
 
 export interface Field<T> {
   readonly default: T
@@ -64,11 +64,27 @@ export function betaArray(): Field<readonly number[] | null> {
   return { default: null, expected: 'null or an array of numbers above 0 and at most 1', accepts }
 }
 
-/** What a config was made from: no defaults, but also the keys that its class does not know. */
-const sources = new WeakMap<object, Readonly<Record<string, unknown>>>()
+/**
+ * Under which a config carries what it was made from, without defaults but with the keys that its class does not know.
+ * A symbol goes along where a config is spread into a new object, and nobody sees it in the keys.
+ */
+const ORIGIN = Symbol('origin')
 
-function sourceOf(config: object): Readonly<Record<string, unknown>> {
-  return sources.get(config) ?? Object.fromEntries(Object.entries(config).filter(([, value]) => value !== null))
+interface Origin {
+  readonly given: Readonly<Record<string, unknown>>
+  /** with defaults, to tell what was changed since */
+  readonly complete: Readonly<Record<string, unknown>>
+}
+
+/** What was given of a config: all of it, or where it came from a scheduler what that was given and what differs now. */
+function givenOf(config: object): Record<string, unknown> {
+  const values = Object.entries(config).filter(([, value]) => value !== null)
+  const origin = (config as { [ORIGIN]?: Origin })[ORIGIN]
+  if (!origin) return Object.fromEntries(values)
+  const { given, complete } = origin
+  const kept = Object.entries(given).filter(([key]) => !Object.hasOwn(complete, key) || Object.hasOwn(config, key))
+  const changed = values.filter(([key, value]) => !Object.hasOwn(complete, key) || complete[key] !== value)
+  return Object.fromEntries([...kept, ...changed])
 }
 
 /**
@@ -83,14 +99,17 @@ export function readConfig<F extends Fields>(className: string, fields: F, confi
     if (!field.accepts(value)) throw invalid(`${key} of ${className}`, field.expected, value)
     values[key] = value
   }
-  for (const key of Object.keys(config))
-    if (!Object.hasOwn(fields, key))
-      throw new KandinskyError(
-        'INVALID_ARGUMENT',
-        `Expected the keys of ${className} to be among ${Object.keys(fields).join(', ')} but received ${JSON.stringify(key)}`,
-      )
-  sources.set(values, sourceOf(config))
-  return Object.freeze(values) as ConfigOf<F>
+  for (const key of Object.keys(config)) expectKey(className, fields, key)
+  const complete = { ...values }
+  return Object.freeze({ ...values, [ORIGIN]: { given: givenOf(config), complete } }) as unknown as ConfigOf<F>
+}
+
+function expectKey(className: string, fields: Fields, key: string): void {
+  if (!Object.hasOwn(fields, key))
+    throw new KandinskyError(
+      'INVALID_ARGUMENT',
+      `${className} has no setting ${JSON.stringify(key)}${suggestion(key, Object.keys(fields))}`,
+    )
 }
 
 /**
@@ -99,19 +118,23 @@ export function readConfig<F extends Fields>(className: string, fields: F, confi
  * that it was given itself, or its predecessors, if it was made from another scheduler in turn: where a checkpoint says
  * nothing of `timestep_spacing`, DDPM takes `leading`, but Euler made from it `linspace`.
  *
- * @param foreign values that only other classes know, under the keys they share with this one; the default stands in
+ * @param scheduler.foreign values that only other classes know, under the keys they share with this one; the default
+ *   stands in
+ * @param overrides values of the class itself, which must know them
  */
 export function knownPart(
-  fields: Fields,
+  { name, fields, foreign }: { name: string; fields: Fields; foreign: Readonly<Record<string, readonly string[]>> },
   config: object,
-  foreign: Readonly<Record<string, readonly string[]>> = {},
+  overrides: object,
 ): object {
-  if (typeof config !== 'object' || config === null || Array.isArray(config))
-    throw invalid('scheduler config', 'an object with the keys of scheduler_config.json', config)
-  const source = sourceOf(config)
+  for (const [what, value] of Object.entries({ 'scheduler config': config, overrides }))
+    if (typeof value !== 'object' || value === null || Array.isArray(value))
+      throw invalid(what, 'an object with the keys of scheduler_config.json', value)
+  for (const key of Object.keys(overrides)) expectKey(name, fields, key)
+  const given = { ...givenOf(config), ...overrides }
   const applies = ([key, value]: [string, unknown]) =>
     Object.hasOwn(fields, key) && !foreign[key]?.includes(value as string)
-  const part = Object.fromEntries(Object.entries(source).filter(applies))
-  sources.set(part, source)
-  return part
+  const part = Object.fromEntries(Object.entries(given).filter(applies))
+  // What another class made from the result shall know: nothing of it is a default.
+  return { ...part, [ORIGIN]: { given, complete: part } }
 }

@@ -5,8 +5,8 @@
 // and the last step goes to `final_alpha_cumprod`, which is 1 only with set_alpha_to_one.
 import { invalid } from '../errors.js'
 import { Tensor } from '../tensor.js'
-import { betaFields, makeBetas } from './betas.js'
-import { type ConfigOf, flag, knownPart, oneOf, readConfig } from './config.js'
+import { betaFields } from './betas.js'
+import { type ConfigOf, flag, oneOf } from './config.js'
 import { drawNoise, givenNoise, posteriorVariance, transition } from './posterior.js'
 import {
   checkSignal,
@@ -16,7 +16,15 @@ import {
   splitModelOutput,
   thresholdFields,
 } from './prediction.js'
-import { DiscreteScheduler, mixture, type Scheduler, type StepOptions, type StepOutput, sqrt32 } from './scheduler.js'
+import {
+  DiscreteScheduler,
+  fromConfigOf,
+  mixture,
+  type Scheduler,
+  type StepOptions,
+  type StepOutput,
+  sqrt32,
+} from './scheduler.js'
 import { spacedTimesteps, spacingFields } from './timesteps.js'
 
 const FIELDS = {
@@ -41,26 +49,11 @@ export interface DDIMStepOptions extends StepOptions {
 
 export class DDIMScheduler extends DiscreteScheduler<DDIMSchedulerConfig> implements Scheduler {
   /**
-   * @param config diffusers' keys and defaults
-   * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
-   */
-  constructor(config: Partial<DDIMSchedulerConfig> = {}) {
-    const complete = readConfig('DDIMScheduler', FIELDS, config)
-    super(complete, makeBetas(complete))
-  }
-
-  /**
-   * Takes what applies from the `scheduler_config.json` of any scheduler class and ignores its other keys. The
-   * reference keeps a DDPM's `variance_type: learned_range` in the config, whereupon its pipelines hand the variance
+   * The reference keeps a DDPM's `variance_type: learned_range` in the config, whereupon its pipelines hand the variance
    * channels to DDIM and fail; here DDIM never asks for them.
    */
-  static fromConfig(config: object): DDIMScheduler {
-    return new DDIMScheduler(knownPart(FIELDS, config))
-  }
-
-  clone(): DDIMScheduler {
-    return new DDIMScheduler(this.config)
-  }
+  static readonly fields = FIELDS
+  static readonly fromConfig = fromConfigOf<DDIMScheduler, DDIMSchedulerConfig>(() => DDIMScheduler)
 
   setTimesteps(numInferenceSteps: number): void {
     this.timesteps = spacedTimesteps(this.config, numInferenceSteps)

@@ -4,8 +4,8 @@
 // 1e-10 or less; leaving the draw out would shift every later draw of the generator.
 import { invalid } from '../errors.js'
 import { Tensor } from '../tensor.js'
-import { betaFields, makeBetas } from './betas.js'
-import { type ConfigOf, knownPart, oneOf, readConfig } from './config.js'
+import { betaFields } from './betas.js'
+import { type ConfigOf, oneOf } from './config.js'
 import {
   addNoiseTerm,
   interpolatedStd,
@@ -17,7 +17,15 @@ import {
   transition,
 } from './posterior.js'
 import { checkSignal, limitOriginal, predictOriginal, splitModelOutput, thresholdFields } from './prediction.js'
-import { DiscreteScheduler, mixture, type Scheduler, type StepOptions, type StepOutput, sqrt32 } from './scheduler.js'
+import {
+  DiscreteScheduler,
+  fromConfigOf,
+  mixture,
+  type Scheduler,
+  type StepOptions,
+  type StepOutput,
+  sqrt32,
+} from './scheduler.js'
 import { spacedTimesteps, spacingFields } from './timesteps.js'
 
 export const VARIANCE_TYPES = [
@@ -41,23 +49,8 @@ const FIELDS = {
 export type DDPMSchedulerConfig = ConfigOf<typeof FIELDS>
 
 export class DDPMScheduler extends DiscreteScheduler<DDPMSchedulerConfig> implements Scheduler {
-  /**
-   * @param config diffusers' keys and defaults
-   * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
-   */
-  constructor(config: Partial<DDPMSchedulerConfig> = {}) {
-    const complete = readConfig('DDPMScheduler', FIELDS, config)
-    super(complete, makeBetas(complete))
-  }
-
-  /** Takes what applies from the `scheduler_config.json` of any scheduler class and ignores its other keys. */
-  static fromConfig(config: object): DDPMScheduler {
-    return new DDPMScheduler(knownPart(FIELDS, config))
-  }
-
-  clone(): DDPMScheduler {
-    return new DDPMScheduler(this.config)
-  }
+  static readonly fields = FIELDS
+  static readonly fromConfig = fromConfigOf<DDPMScheduler, DDPMSchedulerConfig>(() => DDPMScheduler)
 
   override get learnsVariance(): boolean {
     return this.config.variance_type === 'learned' || this.config.variance_type === 'learned_range'

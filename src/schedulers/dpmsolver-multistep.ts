@@ -8,9 +8,10 @@
 // Easy to get wrong: the step to sigma 0 has infinite h and is always of first order; the limit to 15 steps below which
 // lower_order_final acts is the reference's.
 import { invalid } from '../errors.js'
+import { roundHalfEven } from '../math.js'
 import { Tensor } from '../tensor.js'
-import { betaFields, makeBetas } from './betas.js'
-import { type ConfigOf, flag, integer, knownPart, lowerLimit, oneOf, only, readConfig } from './config.js'
+import { betaFields } from './betas.js'
+import { type ConfigOf, flag, integer, lowerLimit, oneOf, only } from './config.js'
 import { VARIANCE_TYPES } from './ddpm.js'
 import { multistepSchedule } from './multistep-schedule.js'
 import { drawNoise, givenNoise } from './posterior.js'
@@ -21,10 +22,10 @@ import {
   splitModelOutput,
   thresholdDynamically,
 } from './prediction.js'
-import type { Scheduler, StepOptions, StepOutput } from './scheduler.js'
+import { fromConfigOf, type Scheduler, type StepOptions, type StepOutput } from './scheduler.js'
 import { SigmaScheduler } from './sigma-scheduler.js'
 import { checkSigmaConfig, mixtureOfSigma, sigmaFields, weightedSum } from './sigmas.js'
-import { linspaceFields, roundHalfEven } from './timesteps.js'
+import { linspaceFields } from './timesteps.js'
 
 const FIELDS = {
   ...betaFields,
@@ -62,34 +63,23 @@ export class DPMSolverMultistepScheduler
   /** what the network said in this run and the solver still needs, the newest first */
   #outputs: readonly Float32Array[] = []
 
-  /**
-   * @param config diffusers' keys and defaults. With a learned `variance_type` the reference takes the first three
-   *   channels of the model output, which fits RGB pixels only; here none is supported, nor are variance channels asked
-   *   for.
-   * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
-   */
-  constructor(config: Partial<DPMSolverMultistepSchedulerConfig> = {}) {
-    const complete = readConfig('DPMSolverMultistepScheduler', FIELDS, config)
-    const { algorithm_type, final_sigmas_type, solver_order } = complete
-    checkSigmaConfig(complete)
+  static readonly fields = FIELDS
+  static readonly fromConfig = fromConfigOf<DPMSolverMultistepScheduler, DPMSolverMultistepSchedulerConfig>(
+    () => DPMSolverMultistepScheduler,
+  )
+  static override readonly foreign = {
+    solver_type: ['bh1', 'bh2', 'logrho'],
+    algorithm_type: ['deis'],
+    variance_type: VARIANCE_TYPES,
+  }
+
+  static override check(config: DPMSolverMultistepSchedulerConfig): void {
+    const { algorithm_type, final_sigmas_type, solver_order } = config
+    checkSigmaConfig(config)
     if (!algorithm_type.endsWith('++') && final_sigmas_type === 'zero')
       throw invalid('final_sigmas_type', `sigma_min with algorithm_type ${algorithm_type}`, final_sigmas_type)
     if (algorithm_type === 'sde-dpmsolver' && solver_order > 2)
       throw invalid('solver_order', `1 or 2 with algorithm_type ${algorithm_type}`, solver_order)
-    super(complete, makeBetas(complete))
-  }
-
-  /**
-   * Takes what applies from the `scheduler_config.json` of any scheduler class and ignores its other keys. For solvers
-   * that only UniPC and DEIS know and DDPM's variance types its own defaults stand in.
-   */
-  static fromConfig(config: object): DPMSolverMultistepScheduler {
-    const foreign = { solver_type: ['bh1', 'bh2', 'logrho'], algorithm_type: ['deis'], variance_type: VARIANCE_TYPES }
-    return new DPMSolverMultistepScheduler(knownPart(FIELDS, config, foreign))
-  }
-
-  clone(): DPMSolverMultistepScheduler {
-    return new DPMSolverMultistepScheduler(this.config)
   }
 
   setTimesteps(numInferenceSteps: number): void {

@@ -4,11 +4,11 @@
 // Easy to get wrong: the last step draws noise too, though none is added; leaving the draw out would shift every later
 // draw of the generator.
 import { Tensor } from '../tensor.js'
-import { betaFields, makeBetas } from './betas.js'
-import { type ConfigOf, knownPart, oneOf, readConfig } from './config.js'
+import { betaFields } from './betas.js'
+import { type ConfigOf, oneOf } from './config.js'
 import { addNoiseTerm } from './posterior.js'
 import { splitModelOutput } from './prediction.js'
-import { type Scheduler, type StepOptions, type StepOutput, sqrt32 } from './scheduler.js'
+import { fromConfigOf, type Scheduler, type StepOptions, type StepOutput, sqrt32 } from './scheduler.js'
 import { follow, KarrasScheduler, slopeOf } from './sigma-scheduler.js'
 import { sigmaAt } from './sigmas.js'
 import { fractionalTimesteps, linspaceFields } from './timesteps.js'
@@ -26,23 +26,10 @@ export class EulerAncestralDiscreteScheduler
   extends KarrasScheduler<EulerAncestralDiscreteSchedulerConfig>
   implements Scheduler
 {
-  /**
-   * @param config diffusers' keys and defaults
-   * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
-   */
-  constructor(config: Partial<EulerAncestralDiscreteSchedulerConfig> = {}) {
-    const complete = readConfig('EulerAncestralDiscreteScheduler', FIELDS, config)
-    super(complete, makeBetas(complete))
-  }
-
-  /** Takes what applies from the `scheduler_config.json` of any scheduler class and ignores its other keys. */
-  static fromConfig(config: object): EulerAncestralDiscreteScheduler {
-    return new EulerAncestralDiscreteScheduler(knownPart(FIELDS, config))
-  }
-
-  clone(): EulerAncestralDiscreteScheduler {
-    return new EulerAncestralDiscreteScheduler(this.config)
-  }
+  static readonly fields = FIELDS
+  static readonly fromConfig = fromConfigOf<EulerAncestralDiscreteScheduler, EulerAncestralDiscreteSchedulerConfig>(
+    () => EulerAncestralDiscreteScheduler,
+  )
 
   setTimesteps(numInferenceSteps: number): void {
     const timesteps = fractionalTimesteps(this.config, numInferenceSteps)

@@ -5,11 +5,11 @@
 // ends at the smallest training sigma, whatever final_sigmas_type says; the timesteps keep their own spacing then.
 import { invalid } from '../errors.js'
 import { Tensor } from '../tensor.js'
-import { betaFields, linspace, makeBetas } from './betas.js'
-import { type ConfigOf, knownPart, oneOf, optionalNumber, readConfig } from './config.js'
+import { betaFields, linspace } from './betas.js'
+import { type ConfigOf, oneOf, optionalNumber } from './config.js'
 import { addNoiseTerm } from './posterior.js'
 import { splitModelOutput } from './prediction.js'
-import type { Scheduler, StepOptions, StepOutput } from './scheduler.js'
+import { fromConfigOf, type Scheduler, type StepOptions, type StepOutput } from './scheduler.js'
 import { follow, KarrasScheduler, slopeOf } from './sigma-scheduler.js'
 import { checkSigmaConfig, sigmaAt, sigmaFields, spacedSigmas, timestepAt } from './sigmas.js'
 import { fractionalTimesteps, linspaceFields } from './timesteps.js'
@@ -40,23 +40,13 @@ export interface EulerStepOptions extends StepOptions {
 }
 
 export class EulerDiscreteScheduler extends KarrasScheduler<EulerDiscreteSchedulerConfig> implements Scheduler {
-  /**
-   * @param config diffusers' keys and defaults
-   * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
-   */
-  constructor(config: Partial<EulerDiscreteSchedulerConfig> = {}) {
-    const complete = readConfig('EulerDiscreteScheduler', FIELDS, config)
-    checkSigmaConfig(complete)
-    super(complete, makeBetas(complete))
-  }
+  static readonly fields = FIELDS
+  static readonly fromConfig = fromConfigOf<EulerDiscreteScheduler, EulerDiscreteSchedulerConfig>(
+    () => EulerDiscreteScheduler,
+  )
 
-  /** Takes what applies from the `scheduler_config.json` of any scheduler class and ignores its other keys. */
-  static fromConfig(config: object): EulerDiscreteScheduler {
-    return new EulerDiscreteScheduler(knownPart(FIELDS, config))
-  }
-
-  clone(): EulerDiscreteScheduler {
-    return new EulerDiscreteScheduler(this.config)
+  static override check(config: EulerDiscreteSchedulerConfig): void {
+    checkSigmaConfig(config)
   }
 
   setTimesteps(numInferenceSteps: number): void {

@@ -5,10 +5,10 @@
 // timestep that it reached, repeats the step from where it began with the mean of both slopes. `timesteps` therefore
 // names every timestep but the first twice.
 import { Tensor } from '../tensor.js'
-import { makeBetas, plainBetaFields } from './betas.js'
-import { type ConfigOf, flag, knownPart, number, oneOf, readConfig } from './config.js'
+import { plainBetaFields } from './betas.js'
+import { type ConfigOf, flag, number, oneOf } from './config.js'
 import { clipOriginal, splitModelOutput } from './prediction.js'
-import type { Scheduler, StepOptions, StepOutput } from './scheduler.js'
+import { fromConfigOf, type Scheduler, type StepOptions, type StepOutput } from './scheduler.js'
 import { follow, KarrasScheduler, slopeOf } from './sigma-scheduler.js'
 import { checkSigmaConfig, sigmaAt, sigmaFields, spacedSigmas, timestepAt } from './sigmas.js'
 import { fractionalTimesteps, linspaceFields } from './timesteps.js'
@@ -37,23 +37,13 @@ export class HeunDiscreteScheduler extends KarrasScheduler<HeunDiscreteScheduler
   override readonly order = 2
   #firstStage: FirstStage | undefined
 
-  /**
-   * @param config diffusers' keys and defaults
-   * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
-   */
-  constructor(config: Partial<HeunDiscreteSchedulerConfig> = {}) {
-    const complete = readConfig('HeunDiscreteScheduler', FIELDS, config)
-    checkSigmaConfig(complete)
-    super(complete, makeBetas(complete))
-  }
+  static readonly fields = FIELDS
+  static readonly fromConfig = fromConfigOf<HeunDiscreteScheduler, HeunDiscreteSchedulerConfig>(
+    () => HeunDiscreteScheduler,
+  )
 
-  /** Takes what applies from the `scheduler_config.json` of any scheduler class and ignores its other keys. */
-  static fromConfig(config: object): HeunDiscreteScheduler {
-    return new HeunDiscreteScheduler(knownPart(FIELDS, config))
-  }
-
-  clone(): HeunDiscreteScheduler {
-    return new HeunDiscreteScheduler(this.config)
+  static override check(config: HeunDiscreteSchedulerConfig): void {
+    checkSigmaConfig(config)
   }
 
   setTimesteps(numInferenceSteps: number): void {

@@ -6,11 +6,18 @@
 // more of them; and the last step draws no noise.
 import { invalid } from '../errors.js'
 import { Tensor } from '../tensor.js'
-import { betaFields, makeBetas } from './betas.js'
-import { type ConfigOf, flag, integer, knownPart, number, oneOf, readConfig } from './config.js'
+import { betaFields } from './betas.js'
+import { type ConfigOf, flag, integer, number, oneOf } from './config.js'
 import { drawNoise } from './posterior.js'
 import { checkSignal, limitOriginal, predictOriginal, splitModelOutput, thresholdFields } from './prediction.js'
-import { DiscreteScheduler, mixture, type Scheduler, type StepOptions, type StepOutput } from './scheduler.js'
+import {
+  DiscreteScheduler,
+  fromConfigOf,
+  mixture,
+  type Scheduler,
+  type StepOptions,
+  type StepOutput,
+} from './scheduler.js'
 import { weightedSum } from './sigmas.js'
 import { checkStepCount, spacingFields } from './timesteps.js'
 
@@ -35,24 +42,12 @@ export type LCMSchedulerConfig = ConfigOf<typeof FIELDS>
 const SIGMA_DATA = 0.5
 
 export class LCMScheduler extends DiscreteScheduler<LCMSchedulerConfig> implements Scheduler {
-  /**
-   * @param config diffusers' keys and defaults
-   * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
-   */
-  constructor(config: Partial<LCMSchedulerConfig> = {}) {
-    const complete = readConfig('LCMScheduler', FIELDS, config)
-    const { original_inference_steps: original, num_train_timesteps: total } = complete
+  static readonly fields = FIELDS
+  static readonly fromConfig = fromConfigOf<LCMScheduler, LCMSchedulerConfig>(() => LCMScheduler)
+
+  static override check(config: LCMSchedulerConfig): void {
+    const { original_inference_steps: original, num_train_timesteps: total } = config
     if (original > total) throw invalid('original_inference_steps', `at most ${total} (num_train_timesteps)`, original)
-    super(complete, makeBetas(complete))
-  }
-
-  /** Takes what applies from the `scheduler_config.json` of any scheduler class and ignores its other keys. */
-  static fromConfig(config: object): LCMScheduler {
-    return new LCMScheduler(knownPart(FIELDS, config))
-  }
-
-  clone(): LCMScheduler {
-    return new LCMScheduler(this.config)
   }
 
   /** @throws KandinskyError `INVALID_ARGUMENT` unless it is an integer from 1 to `original_inference_steps` */

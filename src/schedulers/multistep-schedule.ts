@@ -3,8 +3,9 @@
 //
 // Easy to get wrong: the timesteps are integers here. Those that belong to karras sigmas are rounded, those that belong
 // to exponential ones truncated, and both may repeat.
+import { roundHalfEven } from '../math.js'
 import { spacedSigmas, timestepAt } from './sigmas.js'
-import { checkStepCount, multistepTimesteps, roundHalfEven, type TimestepSpacing } from './timesteps.js'
+import { checkStepCount, multistepTimesteps, type TimestepSpacing } from './timesteps.js'
 
 interface MultistepConfig {
   readonly num_train_timesteps: number

@@ -10,10 +10,18 @@
 // next formula can begin.
 import { invalid } from '../errors.js'
 import { Tensor } from '../tensor.js'
-import { makeBetas, plainBetaFields } from './betas.js'
-import { type ConfigOf, flag, knownPart, oneOf, readConfig } from './config.js'
+import { plainBetaFields } from './betas.js'
+import { type ConfigOf, flag, oneOf } from './config.js'
 import { predictEpsilon, predictOriginal, splitModelOutput } from './prediction.js'
-import { DiscreteScheduler, mixture, type Scheduler, type StepOptions, type StepOutput, sqrt32 } from './scheduler.js'
+import {
+  DiscreteScheduler,
+  fromConfigOf,
+  mixture,
+  type Scheduler,
+  type StepOptions,
+  type StepOutput,
+  sqrt32,
+} from './scheduler.js'
 import { weightedSum } from './sigmas.js'
 import { spacedTimesteps, spacingFields } from './timesteps.js'
 
@@ -48,23 +56,8 @@ export class PNDMScheduler extends DiscreteScheduler<PNDMSchedulerConfig> implem
   #outputs: readonly Float32Array[] = []
   #open: OpenStep | undefined
 
-  /**
-   * @param config diffusers' keys and defaults
-   * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
-   */
-  constructor(config: Partial<PNDMSchedulerConfig> = {}) {
-    const complete = readConfig('PNDMScheduler', FIELDS, config)
-    super(complete, makeBetas(complete))
-  }
-
-  /** Takes what applies from the `scheduler_config.json` of any scheduler class and ignores its other keys. */
-  static fromConfig(config: object): PNDMScheduler {
-    return new PNDMScheduler(knownPart(FIELDS, config))
-  }
-
-  clone(): PNDMScheduler {
-    return new PNDMScheduler(this.config)
-  }
+  static readonly fields = FIELDS
+  static readonly fromConfig = fromConfigOf<PNDMScheduler, PNDMSchedulerConfig>(() => PNDMScheduler)
 
   /** @throws KandinskyError `INVALID_ARGUMENT` also for less than four steps without `skip_prk_steps` */
   setTimesteps(numInferenceSteps: number): void {

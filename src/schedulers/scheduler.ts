@@ -5,7 +5,8 @@
 import { invalid, KandinskyError } from '../errors.js'
 import type { NoiseDtype, RandomSource } from '../random.js'
 import { sameShape, Tensor } from '../tensor.js'
-import { cumulativeAlphas } from './betas.js'
+import { type BetaConfig, cumulativeAlphas, makeBetas } from './betas.js'
+import { type Fields, knownPart, readConfig } from './config.js'
 
 export interface StepOptions {
   /** where a step that adds noise draws it: one, or one per batch entry */
@@ -78,21 +79,66 @@ export interface Mixture {
   readonly noise: number
 }
 
+/** A scheduler's class over the config `C`. */
+interface SchedulerClass<Instance, C> {
+  readonly name: string
+  /** the keys of its config */
+  readonly fields: Fields
+  /** values that only other classes know, under the keys they share with this one; the default stands in */
+  readonly foreign: Readonly<Record<string, readonly string[]>>
+  check(config: C): void
+  makeBetas(config: C): Float32Array
+  new (config?: Partial<C>): Instance
+}
+
+/**
+ * The `fromConfig` of a scheduler's class: takes what applies from the `scheduler_config.json` of any scheduler class, or
+ * from the config of a scheduler (also spread into a new object), and ignores its other keys. `overrides` are values of
+ * the class itself to use instead. Throws KandinskyError `INVALID_ARGUMENT` naming the key and its value, also for an
+ * override that the class lacks.
+ */
+export function fromConfigOf<Instance, C>(schedulerClass: () => SchedulerClass<Instance, C>) {
+  return (config: object, overrides: Partial<C> = {}): Instance => {
+    const Class = schedulerClass()
+    return new Class(knownPart(Class, config, overrides) as Partial<C>)
+  }
+}
+
 /** A variance-preserving process over `num_train_timesteps` discrete timesteps: model inputs are not scaled. */
 export abstract class DiscreteScheduler<C extends { readonly num_train_timesteps: number }> {
+  static readonly foreign: Readonly<Record<string, readonly string[]>> = {}
   readonly config: C
   readonly order: number = 1
+  protected readonly betas: Float32Array
   /** share of the signal's variance that is left at each training timestep */
   protected readonly alphasCumprod: Float32Array
   #timesteps: readonly number[] = []
   /** where the run stands; unknown before its first call unless set */
   #stepIndex: number | undefined
 
-  constructor(config: C, betas: Float32Array) {
-    this.config = config
-    this.alphasCumprod = cumulativeAlphas(betas)
+  /**
+   * @param config diffusers' keys and defaults
+   * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
+   */
+  constructor(config: Partial<C> = {}) {
+    const { name, fields, check, makeBetas } = new.target as unknown as SchedulerClass<unknown, C>
+    this.config = readConfig(name, fields, config) as unknown as C
+    check(this.config)
+    this.betas = makeBetas(this.config)
+    this.alphasCumprod = cumulativeAlphas(this.betas)
     if (!this.alphasCumprod.every((alpha) => alpha >= 0 && alpha < 1))
-      throw invalid('betas', 'a schedule whose cumulative alphas lie from 0 to below 1 in float32', betas)
+      throw invalid('betas', 'a schedule whose cumulative alphas lie from 0 to below 1 in float32', this.betas)
+  }
+
+  /** Refuses values that do not go together. */
+  static check(_config: unknown): void {}
+
+  static makeBetas(config: BetaConfig): Float32Array {
+    return makeBetas(config)
+  }
+
+  clone(): this {
+    return new (this.constructor as unknown as new (config: C) => this)(this.config)
   }
 
   get timesteps(): readonly number[] {

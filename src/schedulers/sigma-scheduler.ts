@@ -15,8 +15,8 @@ export abstract class SigmaScheduler<C extends { readonly num_train_timesteps: n
   /** sigma of `timesteps[i]` at i, then that of the run's result */
   protected sigmas: Float32Array
 
-  constructor(config: C, betas: Float32Array) {
-    super(config, betas)
+  constructor(config: Partial<C> = {}) {
+    super(config)
     // with zero terminal SNR the last sigma would be infinite; the reference puts float16's smallest number there
     const last = this.alphasCumprod.length - 1
     if (this.alphasCumprod[last] === 0) this.alphasCumprod[last] = 2 ** -24

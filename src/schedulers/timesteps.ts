@@ -1,5 +1,7 @@
 // Which training timesteps an inference run visits, with numpy's rounding.
+
 import { invalid } from '../errors.js'
+import { roundHalfEven } from '../math.js'
 import { integer, oneOf } from './config.js'
 
 export type TimestepSpacing = 'linspace' | 'leading' | 'trailing'
@@ -104,9 +106,4 @@ export function evenTimesteps(total: number, count: number, single: number): num
   if (count === 1) return [single]
   const ratio = (total - 1) / (count - 1)
   return Array.from({ length: count }, (_, i) => roundHalfEven((count - 1 - i) * ratio))
-}
-
-/** Adding 1.5 * 2^52 makes the double itself round to whole numbers, halves to even ones. */
-export function roundHalfEven(value: number): number {
-  return value + 1.5 * 2 ** 52 - 1.5 * 2 ** 52
 }

@@ -5,7 +5,7 @@
 // scheduler's; and only a step to the very next training timestep uses the beta table itself.
 import { Tensor } from '../tensor.js'
 import { betasForAlphaBar, cosineAlphaBar } from './betas.js'
-import { type ConfigOf, flag, integer, knownPart, number, oneOf, readConfig } from './config.js'
+import { type ConfigOf, flag, integer, number, oneOf } from './config.js'
 import {
   addNoiseTerm,
   interpolatedStd,
@@ -17,7 +17,14 @@ import {
   transition,
 } from './posterior.js'
 import { clipOriginal, predictOriginal, splitModelOutput } from './prediction.js'
-import { DiscreteScheduler, mixture, type Scheduler, type StepOptions, type StepOutput } from './scheduler.js'
+import {
+  DiscreteScheduler,
+  fromConfigOf,
+  mixture,
+  type Scheduler,
+  type StepOptions,
+  type StepOutput,
+} from './scheduler.js'
 import { checkStepCount, evenTimesteps } from './timesteps.js'
 
 const FIELDS = {
@@ -32,26 +39,11 @@ const FIELDS = {
 export type UnCLIPSchedulerConfig = ConfigOf<typeof FIELDS>
 
 export class UnCLIPScheduler extends DiscreteScheduler<UnCLIPSchedulerConfig> implements Scheduler {
-  readonly #betas: Float32Array
+  static readonly fields = FIELDS
+  static readonly fromConfig = fromConfigOf<UnCLIPScheduler, UnCLIPSchedulerConfig>(() => UnCLIPScheduler)
 
-  /**
-   * @param config diffusers' keys and defaults
-   * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
-   */
-  constructor(config: Partial<UnCLIPSchedulerConfig> = {}) {
-    const complete = readConfig('UnCLIPScheduler', FIELDS, config)
-    const betas = betasForAlphaBar(complete.num_train_timesteps, cosineAlphaBar)
-    super(complete, betas)
-    this.#betas = betas
-  }
-
-  /** Takes what applies from the `scheduler_config.json` of any scheduler class and ignores its other keys. */
-  static fromConfig(config: object): UnCLIPScheduler {
-    return new UnCLIPScheduler(knownPart(FIELDS, config))
-  }
-
-  clone(): UnCLIPScheduler {
-    return new UnCLIPScheduler(this.config)
+  static override makeBetas({ num_train_timesteps }: { num_train_timesteps: number }): Float32Array {
+    return betasForAlphaBar(num_train_timesteps, cosineAlphaBar)
   }
 
   override get learnsVariance(): boolean {
@@ -86,7 +78,7 @@ export class UnCLIPScheduler extends DiscreteScheduler<UnCLIPSchedulerConfig> im
   #transition(timestep: number, prev: number): Transition {
     const alphaCumprod = this.alphasCumprod[timestep]!
     const alphaCumprodPrev = prev >= 0 ? this.alphasCumprod[prev]! : 1
-    const beta = prev === timestep - 1 ? this.#betas[timestep]! : transition(alphaCumprod, alphaCumprodPrev).beta
+    const beta = prev === timestep - 1 ? this.betas[timestep]! : transition(alphaCumprod, alphaCumprodPrev).beta
     return { alphaCumprod, alphaCumprodPrev, alpha: Math.fround(1 - beta), beta }
   }
 

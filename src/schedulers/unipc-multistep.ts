@@ -7,9 +7,10 @@
 // Easy to get wrong: the corrector runs at the beginning of the next call, in the order of the step that it corrects, and
 // changes the sample that the predictor starts from; the output it used was computed before, and is kept.
 import { invalid } from '../errors.js'
+import { solve } from '../math.js'
 import { Tensor } from '../tensor.js'
-import { betaFields, makeBetas } from './betas.js'
-import { type ConfigOf, flag, indices, integer, knownPart, oneOf, only, optionalNumber, readConfig } from './config.js'
+import { betaFields } from './betas.js'
+import { type ConfigOf, flag, indices, integer, oneOf, only, optionalNumber } from './config.js'
 import { multistepSchedule } from './multistep-schedule.js'
 import {
   dynamicThresholdFields,
@@ -18,7 +19,7 @@ import {
   splitModelOutput,
   thresholdDynamically,
 } from './prediction.js'
-import type { Scheduler, StepOptions, StepOutput } from './scheduler.js'
+import { fromConfigOf, type Scheduler, type StepOptions, type StepOutput } from './scheduler.js'
 import { SigmaScheduler } from './sigma-scheduler.js'
 import { checkSigmaConfig, mixtureOfSigma, sigmaFields, weightedSum } from './sigmas.js'
 import { linspaceFields } from './timesteps.js'
@@ -59,30 +60,18 @@ export class UniPCMultistepScheduler extends SigmaScheduler<UniPCMultistepSchedu
   #outputs: readonly Float32Array[] = []
   #lastStep: LastStep | undefined
 
-  /**
-   * @param config diffusers' keys and defaults; its default `solver_p` (the predictor of this class) is the only one
-   * @throws KandinskyError `INVALID_ARGUMENT` naming the key and its value
-   */
-  constructor(config: Partial<UniPCMultistepSchedulerConfig> = {}) {
-    const complete = readConfig('UniPCMultistepScheduler', FIELDS, config)
-    checkSigmaConfig(complete)
-    const { final_sigmas_type, lower_order_final, predict_x0, solver_order } = complete
+  static readonly fields = FIELDS
+  static readonly fromConfig = fromConfigOf<UniPCMultistepScheduler, UniPCMultistepSchedulerConfig>(
+    () => UniPCMultistepScheduler,
+  )
+  static override readonly foreign = { solver_type: ['midpoint', 'heun', 'logrho'] }
+
+  static override check(config: UniPCMultistepSchedulerConfig): void {
+    checkSigmaConfig(config)
+    const { final_sigmas_type, lower_order_final, predict_x0, solver_order } = config
     // these have no finite weights for a step to sigma 0; the reference returns NaN
     if (final_sigmas_type === 'zero' && (!predict_x0 || (!lower_order_final && solver_order > 1)))
       throw invalid('final_sigmas_type', 'sigma_min without predict_x0 or lower_order_final', final_sigmas_type)
-    super(complete, makeBetas(complete))
-  }
-
-  /**
-   * Takes what applies from the `scheduler_config.json` of any scheduler class and ignores its other keys. Solvers that
-   * only DPM-Solver and DEIS know stand for this one's default.
-   */
-  static fromConfig(config: object): UniPCMultistepScheduler {
-    return new UniPCMultistepScheduler(knownPart(FIELDS, config, { solver_type: ['midpoint', 'heun', 'logrho'] }))
-  }
-
-  clone(): UniPCMultistepScheduler {
-    return new UniPCMultistepScheduler(this.config)
   }
 
   setTimesteps(numInferenceSteps: number): void {
@@ -183,20 +172,4 @@ function updateWeights(rs: readonly number[], z: number, b: number): number[] {
     rs.map((_, power) => rs.map((r) => r ** power)),
     moments,
   )
-}
-
-/** Gaussian elimination with pivoting. */
-function solve(matrix: readonly (readonly number[])[], right: readonly number[]): number[] {
-  const rows = matrix.map((row, i) => [...row, right[i]!])
-  for (let column = 0; column < rows.length; column++) {
-    const pivot = rows.slice(column).reduce((a, b) => (Math.abs(b[column]!) > Math.abs(a[column]!) ? b : a))
-    rows[rows.indexOf(pivot)] = rows[column]!
-    rows[column] = pivot
-    for (const row of rows) {
-      if (row === pivot) continue
-      const factor = row[column]! / pivot[column]!
-      for (let i = column; i < row.length; i++) row[i] = row[i]! - factor * pivot[i]!
-    }
-  }
-  return rows.map((row, i) => row.at(-1)! / row[i]!)
 }

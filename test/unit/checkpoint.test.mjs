@@ -5,6 +5,7 @@ import test from 'node:test'
 import { combineCheckpoints, openCheckpoint } from '../../dist/checkpoint/open.js'
 import { parseConfig } from '../../dist/checkpoint/repository.js'
 import { convert } from '../../dist/convert.js'
+import { convert } from '../../dist/index.js'
 import { binding } from '../../dist/native.js'
 import { temporaryFolder, writeFileIn } from '../helpers/files.mjs'
 
@@ -98,9 +99,28 @@ test('the Hugging Face cache, where every file is a link, is a folder like any o
   assert.deepEqual(linked.components, original.components)
 })
 
+test('nested config objects survive under the names of all levels, through our GGUF as well', async (t) => {
+  const rope_scaling = { type: 'mrope', mrope_section: [16, 24, 24], factor: null, deeper: { beta: 0.5 } }
+  const expected = {
+    'rope_scaling.type': 'mrope',
+    'rope_scaling.mrope_section': [16, 24, 24],
+    'rope_scaling.deeper.beta': 0.5,
+  }
+  assert.deepEqual(parseConfig(JSON.stringify({ rope_scaling }), 'config.json'), expected)
+
+  const folder = path.join(temporaryFolder(t), 'repository')
+  cpSync(decoder, folder, { recursive: true })
+  const file = path.join(folder, 'movq/config.json')
+  writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), rope_scaling }))
+  const converted = path.join(folder, 'converted.gguf')
+  await convert(folder, converted)
+  const { config } = await (await openCheckpoint(converted)).component('movq')
+  for (const [key, value] of Object.entries(expected)) assert.deepEqual(config[key], value, key)
+})
+
 test('config values without a GGUF type are left out, wrong JSON is an error', () => {
   const text = '{"a":1,"b":null,"c":{"d":1},"e":[1,"x"],"f":[],"g":[true,false],"h":"x","_i":1,"j":1e999}'
-  assert.deepEqual(parseConfig(text, 'config.json'), { a: 1, g: [true, false], h: 'x' })
+  assert.deepEqual(parseConfig(text, 'config.json'), { a: 1, 'c.d': 1, g: [true, false], h: 'x' })
   for (const bad of ['', '[]', 'null', '{'])
     assert.throws(() => parseConfig(bad, 'config.json'), { code: 'BAD_FILE', message: /config\.json/ })
 })

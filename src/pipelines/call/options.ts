@@ -1,5 +1,5 @@
 // Checks of the options that pipelines share. Everything is checked before anything is computed.
-import { invalid, KandinskyError } from '../../errors.js'
+import { invalid, KandinskyError, suggestion } from '../../errors.js'
 import { Generator, type RandomSource } from '../../random.js'
 import { Tensor } from '../../tensor.js'
 
@@ -15,9 +15,7 @@ export function expectOptions(options: unknown, allowed: readonly string[]): voi
   if (options === null || typeof options !== 'object') throw invalid('options', 'an object', options)
   for (const name of Object.keys(options)) {
     if (allowed.includes(name)) continue
-    const camelCase = name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
-    const hint = allowed.includes(camelCase) ? `did you mean ${camelCase}?` : `expected one of ${allowed.join(', ')}`
-    throw new KandinskyError('INVALID_ARGUMENT', `Unknown option ${name}: ${hint}`)
+    throw new KandinskyError('INVALID_ARGUMENT', `Unknown option ${name}${suggestion(name, allowed)}`)
   }
 }
 

@@ -7,6 +7,7 @@
 // to random latents instead it is 86 %, and a MoVQ decode of the latents averaged 2 x 2, far dearer, comes to 88 %.
 import type { RawImage } from '../../images/image.js'
 import { postprocess, toRawImages } from '../../images/processing.js'
+import { solve } from '../../math.js'
 import { Tensor } from '../../tensor.js'
 import { type Movq, movqScaleFactor } from './autoencoder.js'
 
@@ -85,20 +86,17 @@ function colourMeans({ data, shape }: Tensor, factor: number): Float64Array[] {
   })
 }
 
-/** The coefficients that map rows of `inputs` closest to `targets`: the normal equations, solved by elimination. */
+/** The coefficients that map rows of `inputs` closest to `targets`, by the normal equations. */
 function leastSquares(inputs: readonly number[][], targets: Float64Array): number[] {
   const size = inputs[0]!.length
-  const rows = Array.from({ length: size }, (_, i) => {
-    const products = Array.from({ length: size }, (_, j) => inputs.reduce((sum, cell) => sum + cell[i]! * cell[j]!, 0))
+  const sumOver = (value: (cell: number[], n: number) => number) =>
+    inputs.reduce((sum, cell, n) => sum + value(cell, n), 0)
+  const matrix = Array.from({ length: size }, (_, i) => {
+    const products = Array.from({ length: size }, (_, j) => sumOver((cell) => cell[i]! * cell[j]!))
     // A little ridge keeps the equations solvable where a channel is constant.
     products[i] = products[i]! * (1 + 1e-6) + 1e-6
-    return [...products, inputs.reduce((sum, cell, n) => sum + cell[i]! * targets[n]!, 0)]
+    return products
   })
-  for (const [i, pivot] of rows.entries())
-    for (const [j, row] of rows.entries()) {
-      if (i === j) continue
-      const ratio = row[i]! / pivot[i]!
-      for (let k = i; k <= size; k++) row[k] = row[k]! - ratio * pivot[k]!
-    }
-  return rows.map((row, i) => row[size]! / row[i]!)
+  const right = Array.from({ length: size }, (_, i) => sumOver((cell, n) => cell[i]! * targets[n]!))
+  return solve(matrix, right)
 }
