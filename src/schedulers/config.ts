@@ -108,7 +108,7 @@ function expectKey(className: string, fields: Fields, key: string): void {
   if (!Object.hasOwn(fields, key))
     throw new KandinskyError(
       'INVALID_ARGUMENT',
-      `${className} has no setting ${JSON.stringify(key)}${suggestion(key, Object.keys(fields))}`,
+      `Expected the keys of ${className} but received ${JSON.stringify(key)}${suggestion(key, Object.keys(fields))}`,
     )
 }
 

@@ -5,7 +5,6 @@ import test from 'node:test'
 import { combineCheckpoints, openCheckpoint } from '../../dist/checkpoint/open.js'
 import { parseConfig } from '../../dist/checkpoint/repository.js'
 import { convert } from '../../dist/convert.js'
-import { convert } from '../../dist/index.js'
 import { binding } from '../../dist/native.js'
 import { temporaryFolder, writeFileIn } from '../helpers/files.mjs'
 
