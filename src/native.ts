@@ -23,6 +23,8 @@ export interface TensorSource {
   /** as stored, outermost dimension first */
   shape: number[]
   target: WeightType
+  /** a 4-D kernel is that of a transposed convolution, [in, out, kh, kw] */
+  transposed?: boolean
   random?: { seed: number; scale: number; mean: number }
 }
 
@@ -36,6 +38,8 @@ export interface TensorSpec {
   /** outermost dimension first */
   shape: number[]
   precision: Precision
+  /** the kernel of a transposed convolution, [in, out, kh, kw] */
+  transposed: boolean
 }
 
 /** What the CPU's kernels do with weights. */

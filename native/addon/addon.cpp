@@ -56,6 +56,7 @@ Napi::Value describe(const Napi::CallbackInfo& call) {
       entry.Set("name", spec.name);
       entry.Set("shape", to_js(call.Env(), spec.shape));
       entry.Set("precision", precision_name(spec.precision));
+      entry.Set("transposed", spec.transposed);
       result.Set(result.Length(), entry);
     }
     return result;

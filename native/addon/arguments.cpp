@@ -105,6 +105,8 @@ TensorSource to_source(const Argument& argument) {
   if (!argument["shape"].value.IsArray() || argument["shape"].value.As<Napi::Array>().Length() > 0)
     source.shape = argument["shape"].shape();
   source.target = parse_type(argument["target"].text());
+  if (const Argument transposed = argument["transposed"]; !transposed.is_missing())
+    source.transposed = transposed.boolean();
   if (const Argument random = argument["random"]; !random.is_missing()) {
     source.random.seed = static_cast<uint64_t>(random["seed"].integer(0, max_safe_integer));
     source.random.scale = static_cast<float>(random["scale"].number());
@@ -168,6 +170,11 @@ std::string Argument::text() const {
   // It would end a path or a name early.
   if (result.find('\0') != std::string::npos) refuse(*this, "a string without NUL characters");
   return result;
+}
+
+bool Argument::boolean() const {
+  if (!value.IsBoolean()) refuse(*this, "true or false");
+  return value.As<Napi::Boolean>().Value();
 }
 
 double Argument::number() const {

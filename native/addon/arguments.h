@@ -21,6 +21,7 @@ struct Argument {
   std::string text() const;
   int64_t integer(int64_t minimum, int64_t maximum) const;
   double number() const;
+  bool boolean() const;
   Napi::Object object() const;
   Napi::Function function() const;
   std::vector<std::string> texts() const;

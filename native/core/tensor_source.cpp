@@ -30,7 +30,7 @@ bool is_weight_type(Type type) {
 
 /// Whether reading moves elements: a kernel of 1x1 already lies as its matrix.
 bool needs_turning(const TensorSource& source) {
-  return source.shape.size() == 4 && source.shape[2] * source.shape[3] > 1;
+  return source.shape.size() == 4 && (source.transposed || source.shape[2] * source.shape[3] > 1);
 }
 
 template <typename T>
@@ -98,7 +98,7 @@ class Conversion {
  public:
   explicit Conversion(const TensorSource& source) : source_(source), turns_(needs_turning(source)) {
     count_ = element_count(source.shape);
-    unit_ = turns_ ? count_ / source.shape[0] : std::max(block_size(source.type), block_size(source.target));
+    unit_ = turns_ ? (source.transposed ? count_ : count_ / source.shape[0]) : std::max(block_size(source.type), block_size(source.target));
   }
 
   int64_t units() const { return count_ / unit_; }
@@ -119,13 +119,22 @@ class Conversion {
           values[i] = source_.random.mean +
                       source_.random.scale * random_value(source_.random.seed, (first_unit + done) * unit_ + i);
       }
-      for (int64_t i = 0; turns_ && i < now; ++i)
-        turn_kernel(&values[i * unit_], &turned[i * unit_], source_.shape[1], source_.shape[2] * source_.shape[3]);
+      for (int64_t i = 0; turns_ && i < now; ++i) turn(&values[i * unit_], &turned[i * unit_]);
       from_floats(source_, turns_ ? turned.data() : values.data(), target + target_bytes(done), now * unit_);
     }
   }
 
  private:
+  void turn(const float* values, float* turned) const {
+    const auto& shape = source_.shape;
+    const int64_t area = shape[2] * shape[3];
+    if (!source_.transposed) return turn_kernel(values, turned, shape[1], area);
+    for (int64_t in = 0; in < shape[0]; ++in) {
+      for (int64_t out = 0; out < shape[1]; ++out) {
+        for (int64_t at = 0; at < area; ++at) turned[(at * shape[1] + out) * shape[0] + in] = *values++;
+      }
+    }
+  }
   uint64_t bytes(Type type, int64_t units) const { return units * unit_ / block_size(type) * block_bytes(type); }
 
   const TensorSource& source_;
@@ -158,7 +167,7 @@ const char* precision_name(Precision precision) {
 }
 
 std::vector<int64_t> target_shape(const TensorSource& source) {
-  return matrix_shape(source.shape);
+  return matrix_shape(source.shape, source.transposed);
 }
 
 uint64_t target_bytes(const TensorSource& source) {

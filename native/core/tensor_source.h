@@ -27,6 +27,7 @@ struct TensorSource {
                                // decided by the caller, an impossible target is an error
   // Roughly normal, standard deviation `scale`; the same on every machine, see tensor_source.cpp.
   struct Random { uint64_t seed = 0; float scale = 0; float mean = 0; } random;
+  bool transposed = false;  // a 4-D kernel is that of a transposed convolution, [in, out, kh, kw]
 };
 
 /// What a weight's values need at least, whatever type is asked for: errors of quantized matrices average out over a row
@@ -46,9 +47,10 @@ struct TensorSpec {
   std::string name;
   std::vector<int64_t> shape;
   Precision precision = Precision::quantizable;
+  bool transposed = false;  // see TensorSource
 };
 
-/// Shape and type of the tensor once read: matrix_shape(shape) and target.
+/// Shape and type of the tensor once read: matrix_shape(shape, transposed) and target.
 std::vector<int64_t> target_shape(const TensorSource& source);
 uint64_t target_bytes(const TensorSource& source);
 

@@ -98,8 +98,9 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-std::vector<int64_t> matrix_shape(const std::vector<int64_t>& shape) {
+std::vector<int64_t> matrix_shape(const std::vector<int64_t>& shape, bool transposed) {
   if (shape.size() != 4) return shape;
+  if (transposed) return {element_count({shape[1], shape[2], shape[3]}), shape[0]};
   return {shape[0], element_count({shape[1], shape[2], shape[3]})};
 }
 

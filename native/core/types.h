@@ -32,6 +32,8 @@ std::string shape_text(const std::vector<int64_t>& shape);  // "[384, 4, 3, 3]"
 
 /// A convolution kernel [out, in, kh, kw] is stored as a matrix [out, kh*kw*in], input channel fastest: a row is long
 /// enough for block quantization and channels-last kernels read it contiguously. Other shapes are stored as they are.
-std::vector<int64_t> matrix_shape(const std::vector<int64_t>& shape);
+/// That of a transposed convolution, [in, out, kh, kw], becomes [kh*kw*out, in]: a product gives all of the pixels that one
+/// pixel adds to.
+std::vector<int64_t> matrix_shape(const std::vector<int64_t>& shape, bool transposed = false);
 
 }  // namespace kandinsky

@@ -32,10 +32,10 @@ WeightStore::WeightStore(const std::string& component, const std::set<std::strin
 
 Weights WeightStore::root() { return {*this, ""}; }
 
-ggml_tensor* WeightStore::ask(const std::string& name, const std::vector<int64_t>& shape, Precision precision,
-                              bool keep_f32) {
+ggml_tensor* WeightStore::ask(const TensorSpec& spec, bool keep_f32) {
+  const auto& [name, shape, precision, transposed] = spec;
   if (describing_) {
-    specs_.push_back({name, shape, precision});
+    specs_.push_back(spec);
     return nullptr;
   }
   const auto found = weights_.find(name);
@@ -43,11 +43,13 @@ ggml_tensor* WeightStore::ask(const std::string& name, const std::vector<int64_t
     fail(ErrorCode::bad_file, "{}: {} is missing (expected shape {})", component_, name, shape_text(shape));
   }
   Weight& weight = found->second;
-  const std::vector<int64_t> matrix = matrix_shape(shape);
+  const std::vector<int64_t> matrix = matrix_shape(shape, transposed);
   if (weight.source.shape != shape && weight.source.shape != matrix) {
-    fail(ErrorCode::shape_mismatch, "{}: {}: expected {}, file has {}", component_, name, shape_text(shape), shape_text(weight.source.shape));
+    fail(ErrorCode::shape_mismatch, "{}: {}: expected {}, file has {}", component_, name, shape_text(shape),
+         shape_text(weight.source.shape));
   }
   if (weight.tensor) fail(ErrorCode::internal, "{}: {} is used twice", component_, name);
+  weight.source.transposed = transposed;
   if (keep_f32) weight.source.target = Type::f32;
   check_source(weight.source);
 
@@ -56,7 +58,7 @@ ggml_tensor* WeightStore::ask(const std::string& name, const std::vector<int64_t
       ggml_new_tensor(context_.get(), to_ggml_type(weight.source.target), static_cast<int>(ne.size()), ne.data());
   ggml_set_name(weight.tensor, name.c_str());
   is_f32_ = is_f32_ && weight.source.target == Type::f32;
-  specs_.push_back({name, shape, precision});
+  specs_.push_back(spec);
   bytes_ += ggml_nbytes(weight.tensor);
   return weight.tensor;
 }

@@ -58,7 +58,7 @@ class WeightStore {
     uint64_t size;
   };
 
-  ggml_tensor* ask(const std::string& name, const std::vector<int64_t>& shape, Precision precision, bool keep_f32);
+  ggml_tensor* ask(const TensorSpec& spec, bool keep_f32 = false);
   bool has(const std::string& name) const {
     return describing_ ? !stored_ || stored_->count(name) != 0 : weights_.count(name) != 0;
   }
@@ -100,16 +100,20 @@ class Weights {
   /// A weight used element by element (norm, bias, embedding that is added): always float32 in memory.
   /// `shape` in reference order; the result's ne is its reverse.
   ggml_tensor* get(const std::vector<int64_t>& shape) const {
-    return store_->ask(prefix_, shape, Precision::exact, true);
+    return store_->ask({prefix_, shape, Precision::exact, false}, true);
   }
   /// The left operand of a matrix product or a lookup table, [rows, columns], in the type that its source targets.
   ggml_tensor* matrix(int64_t rows, int64_t columns) const {
-    return store_->ask(prefix_, {rows, columns}, precision_, false);
+    return store_->ask({prefix_, {rows, columns}, precision_, false});
   }
   /// A convolution kernel [out, in, kh, kw] as the matrix [out, kh*kw*in] (core/types.h); the source may hold either
   /// form.
   ggml_tensor* kernel(int64_t out, int64_t in, int64_t kh, int64_t kw) const {
-    return store_->ask(prefix_, {out, in, kh, kw}, precision_, false);
+    return store_->ask({prefix_, {out, in, kh, kw}, precision_, false});
+  }
+  /// A transposed convolution's kernel [in, out, kh, kw] as the matrix [kh*kw*out, in].
+  ggml_tensor* transposed_kernel(int64_t in, int64_t out, int64_t kh, int64_t kw) const {
+    return store_->ask({prefix_, {in, out, kh, kw}, precision_, true});
   }
   /// For the few weights whose presence, not the config, decides (a config's null and an absent key look alike).
   bool has(const std::string& part) const { return store_->has((*this)[part].prefix_); }

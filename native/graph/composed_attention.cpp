@@ -14,8 +14,6 @@ namespace {
 constexpr int64_t part_bytes = 128 << 20;
 constexpr int64_t max_parts = 32;
 
-float scale_of(int64_t head_dim) { return 1 / std::sqrt(static_cast<float>(head_dim)); }
-
 /// {C, tokens, B} as {head width, tokens, heads, B}.
 ggml_tensor* split_heads(ggml_context* c, ggml_tensor* x, int64_t heads) {
   return ggml_permute(c, ggml_reshape_4d(c, x, x->ne[0] / heads, heads, x->ne[1], x->ne[2]), 0, 2, 1, 3);
@@ -44,10 +42,11 @@ ggml_tensor* flash_attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_tens
 }
 
 ggml_tensor* composed_attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_tensor* v, int64_t heads,
-                                ggml_tensor* mask) {
+                                ggml_tensor* mask, float scale) {
   ggml_context* c = g.context();
   const int64_t queries = q->ne[1], keys = k->ne[1], batch = q->ne[2];
-  const float scale = scale_of(q->ne[0] / heads);
+  // ggml's softmax repeats masks over heads and samples, but not over queries.
+  if (mask && mask->ne[1] < queries) mask = ggml_repeat_4d(c, mask, keys, queries, mask->ne[2], mask->ne[3]);
   q = split_heads(c, q, heads);
   k = split_heads(c, k, heads);
   v = split_heads(c, v, heads);
@@ -65,10 +64,10 @@ ggml_tensor* composed_attention(Graph& g, ggml_tensor* q, ggml_tensor* k, ggml_t
     const int64_t count = std::min(part, queries - first);
     ggml_tensor* some =
         ggml_view_4d(c, q, q->ne[0], count, heads, batch, q->nb[1], q->nb[2], q->nb[3], first * q->nb[1]);
-    ggml_tensor* some_mask = mask ? ggml_view_4d(c, mask, keys, count, 1, mask->ne[3], mask->nb[1], mask->nb[2],
+    ggml_tensor* some_mask = mask ? ggml_view_4d(c, mask, keys, count, mask->ne[2], mask->ne[3], mask->nb[1], mask->nb[2],
                                                  mask->nb[3], first * mask->nb[1])
                                   : nullptr;
-    if (mask && mask->ne[3] > 1) some_mask = ggml_cont(c, some_mask);  // as ggml_soft_max_ext wants it
+    if (mask && mask->ne[2] * mask->ne[3] > 1) some_mask = ggml_cont(c, some_mask);  // as ggml_soft_max_ext wants it
     ggml_tensor* y = softmax_attention(g, some, k, vt, some_mask, scale);
     const int64_t channels = y->ne[0];
     if (first == 0) {
@@ -94,7 +93,9 @@ Operand ComposedOps::attention(Graph& g, const AttentionInput& input) {
   };
   ggml_tensor* k = joined(input.added.k, input.own.k);
   ggml_tensor* v = joined(input.added.v, input.own.v);
-  return Operand(composed_attention(g, input.q.tensor, k, v, input.heads, input.mask));
+  const int64_t head_dim = input.q.tensor->ne[0] / input.heads;
+  const float scale = input.is_scaled ? 1 / std::sqrt(static_cast<float>(head_dim)) : 1;
+  return Operand(composed_attention(g, input.q.tensor, k, v, input.heads, input.mask, scale));
 }
 
 }  // namespace kandinsky

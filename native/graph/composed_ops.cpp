@@ -42,7 +42,7 @@ ggml_tensor* group_norm(Graph& g, ggml_tensor* x, const GroupNormalization& norm
   ggml_tensor* y = norm.statistics ? normalized_part(g, *norm.statistics, x, norm.eps)
                                    : normalized_image(g, x, norm.groups, norm.eps);
   y = ggml_reshape_4d(c, y, x->ne[0], x->ne[1], x->ne[2], x->ne[3]);
-  y = ggml_add(c, ggml_mul(c, y, norm.gamma), norm.beta);
+  if (norm.gamma) y = ggml_add(c, ggml_mul(c, y, norm.gamma), norm.beta);
   return norm.spatial_scale ? spatially_modulated(g, y, norm.spatial_scale, norm.spatial_shift) : y;
 }
 

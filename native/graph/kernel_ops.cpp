@@ -271,8 +271,15 @@ Operand KernelOps::attention(Graph& g, const AttentionInput& in) {
     args.added_stride = added_k->ne[0];
     args.added_tokens = static_cast<int>(added_k->ne[1]);
   }
-  args.scale = 1 / std::sqrt(static_cast<float>(args.head_dim));
-  if (mask && mask->ne[3] > 1) args.mask_stride = mask->ne[0] * mask->ne[1];
+  args.scale = in.is_scaled ? 1 / std::sqrt(static_cast<float>(args.head_dim)) : 1;
+  if (mask) {
+    const auto stride = [mask](int dimension) {
+      return mask->ne[dimension] > 1 ? static_cast<int64_t>(mask->nb[dimension] / sizeof(float)) : 0;
+    };
+    args.mask_query_stride = stride(1);
+    args.mask_head_stride = stride(2);
+    args.mask_stride = stride(3);
+  }
   return Operand(nodes_.add<AttentionArgs>(
       g.context(), kernels().attention, args, {nodes_.act_type(), {q->ne[0], q->ne[1], q->ne[2], 1}},
       {q, k, v, added_k, added_v, mask}, [=](AttentionArgs& a, ggml_tensor* y) {

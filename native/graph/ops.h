@@ -48,7 +48,7 @@ struct GroupStatistics {
 
 /// Normalization over groups of adjacent channels, all pixels of a sample together.
 struct GroupNormalization {
-  ggml_tensor* gamma = nullptr;
+  ggml_tensor* gamma = nullptr;  // with beta; null: 1 and 0
   ggml_tensor* beta = nullptr;
   int groups = 1;
   float eps = 0;
@@ -111,8 +111,9 @@ struct AttentionInput {
   Operand q;  // ne = {C, queries, B}
   KeysValues own;
   int64_t heads = 1;
-  ggml_tensor* mask = nullptr;  // added to the scores: float32 {keys, queries, 1, 1 or B}
+  ggml_tensor* mask = nullptr;  // added to the scores: float32 {keys, queries or 1, heads or 1, B or 1}
   KeysValues added;             // keys and values in front of `own`, or null
+  bool is_scaled = true;        // by 1 / sqrt(head width)
 };
 
 class Ops {

@@ -136,8 +136,9 @@ struct AttentionArgs {
   int batch, heads, head_dim;  // head_dim is even
   int queries, tokens, added_tokens;
   float scale;
-  const float* mask;  // [queries][added_tokens + tokens] per sample, or null
-  int64_t mask_stride;  // between samples; 0 if they share one
+  const float* mask;  // added to the scores: rows of added_tokens + tokens, or null
+  // Between samples, heads and queries; 0 where they share one.
+  int64_t mask_stride, mask_head_stride, mask_query_stride;
   bool f32_dst;
   void* dst;  // rows dst_stride elements apart
   int64_t dst_stride;

@@ -213,7 +213,8 @@ void attention(const AttentionArgs& a, const float* q, const float* k, const flo
           const float* key = k + (static_cast<int64_t>(b) * keys + j) * width + h * a.head_dim;
           double dot = 0;
           for (int d = 0; d < a.head_dim; ++d) dot += static_cast<double>(q[row + d]) * key[d];
-          scores[j] = dot * a.scale + (a.mask ? a.mask[b * a.mask_stride + static_cast<int64_t>(i) * keys + j] : 0);
+          const int64_t masked = b * a.mask_stride + h * a.mask_head_stride + i * a.mask_query_stride + j;
+          scores[j] = dot * a.scale + (a.mask ? a.mask[masked] : 0);
           top = std::max(top, scores[j]);
         }
         for (double& score : scores) total += score = std::exp(score - top);

@@ -4,16 +4,17 @@
 
 namespace kandinsky {
 
-Attention::Attention(const Weights& w, const Names& names, int64_t channels, int64_t heads)
-    : to_q(w[names.q], channels, channels),
-      to_k(w[names.k], channels, channels),
-      to_v(w[names.v], channels, channels),
-      to_out(w[names.out], channels, channels),
-      heads(heads) {
-  if (heads <= 0 || channels % heads != 0) {
+Attention::Attention(const Weights& w, const Names& names, const Options& o)
+    : to_q(w[names.q], o.channels, o.inner_channels, o.has_bias),
+      to_k(w[names.k], o.context_channels, o.inner_channels, o.has_bias),
+      to_v(w[names.v], o.context_channels, o.inner_channels, o.has_bias),
+      to_out(w[names.out], o.inner_channels, o.channels, o.has_bias),
+      heads(o.heads),
+      is_scaled(o.is_scaled) {
+  if (heads <= 0 || o.inner_channels % heads != 0) {
     fail(ErrorCode::unsupported_model,
          "{}: expected a divisor of the {} channels for the number of attention heads but received {}", w.where(),
-         channels, heads);
+         o.inner_channels, heads);
   }
 }
 
@@ -21,12 +22,17 @@ Operand Attention::project(Graph& g, const Linear& linear, Operand x) const {
   return g.ops().projection(g, linear.product, x, linear.product.weight->ne[1] / heads);
 }
 
+ggml_tensor* Attention::attend(Graph& g, Operand x, const KeysValues& to, ggml_tensor* mask, const KeysValues& added,
+                               ggml_tensor* residual) const {
+  const Operand y = g.ops().attention(g, {project(g, to_q, x), to, heads, mask, added, is_scaled});
+  return to_out.forward(g, y, Activation::none, residual);
+}
+
 ggml_tensor* Attention::forward(Graph& g, Operand x, ggml_tensor* mask, const KeysValues& added,
                                 ggml_tensor* residual, KeysValues* own) const {
-  const KeysValues of_x{project(g, to_k, x), project(g, to_v, x)};
+  const KeysValues of_x = keys_values(g, x);
   if (own) *own = of_x;
-  const Operand y = g.ops().attention(g, {project(g, to_q, x), of_x, heads, mask, added});
-  return to_out.forward(g, y, Activation::none, residual);
+  return attend(g, x, of_x, mask, added, residual);
 }
 
 ImageAttention::ImageAttention(const Weights& w, int64_t channels, const Options& options)

@@ -17,6 +17,18 @@ struct LayerNorm {
   LayerNormalization norm;
 };
 
+/// x / sqrt(mean(x²) + eps) * weight (https://arxiv.org/abs/1910.07467): no mean is subtracted, and there is no bias.
+struct RmsNorm {
+  RmsNorm(const Weights& w, int64_t channels, float eps) : weight(w["weight"].get({channels})), eps(eps) {}
+
+  ggml_tensor* forward(Graph& g, ggml_tensor* x) const {
+    return ggml_mul(g.context(), ggml_rms_norm(g.context(), x, eps), weight);
+  }
+
+  ggml_tensor* weight;
+  float eps;
+};
+
 /// GroupNorm, or in the decoder of MoVQ diffusers' SpatialNorm (https://huggingface.co/papers/2209.09002):
 /// group_norm(x) * conv_y(zq) + conv_b(zq) with the latents zq enlarged to the size of x. SpatialNorm has 32 groups
 /// and eps 1e-6 whatever the config says.

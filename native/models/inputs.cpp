@@ -59,6 +59,16 @@ const HostTensor& Inputs::integers(const std::string& name, const std::vector<in
   return tensor;
 }
 
+const HostTensor& Inputs::mask(const std::string& name, const std::vector<int64_t>& shape) {
+  const HostTensor& tensor = integers(name, shape);
+  for (const int32_t value : tensor.i32) {
+    if (value != 0 && value != 1) {
+      fail(ErrorCode::invalid_argument, "{}: expected 0 or 1 in {} but received {}", component_, name, value);
+    }
+  }
+  return tensor;
+}
+
 const HostTensor& Inputs::token_ids(const std::string& name, int64_t vocabulary, int64_t max_length) {
   const HostTensor& ids = integers(name, {any, any});
   if (ids.shape[1] > max_length) {

@@ -22,6 +22,8 @@ class Inputs {
   /// integers), shape_mismatch.
   const HostTensor& real(const std::string& name, const std::vector<int64_t>& shape);
   const HostTensor& integers(const std::string& name, const std::vector<int64_t>& shape);
+  /// int32 of zeros and ones. Throws invalid_argument for other values.
+  const HostTensor& mask(const std::string& name, const std::vector<int64_t>& shape);
   /// int32 [B, L] of row numbers of an embedding table. Throws shape_mismatch for rows longer than `max_length`,
   /// invalid_argument for values outside the vocabulary.
   const HostTensor& token_ids(const std::string& name, int64_t vocabulary, int64_t max_length);

@@ -128,12 +128,7 @@ HostTensors PriorTransformer::prepare(const std::string& method, const HostTenso
   prepared["encoder_hidden_states"] =
       in.real("encoder_hidden_states", {batch, text_tokens_, has_text_proj_ ? embedding_dim_ : channels_});
   if (in.has("attention_mask")) {
-    const HostTensor& attention_mask = in.integers("attention_mask", {batch, text_tokens_});
-    for (const int32_t value : attention_mask.i32) {
-      if (value != 0 && value != 1) {
-        fail(ErrorCode::invalid_argument, "{}: expected 0 or 1 in attention_mask but received {}", config_.component(), value);
-      }
-    }
+    const HostTensor& attention_mask = in.mask("attention_mask", {batch, text_tokens_});
     prepared["text_mask"] = mask(attention_mask, 0, fixed_tokens());
     prepared["state_mask"] = mask(attention_mask, fixed_tokens(), token_count());
   }

@@ -11,8 +11,10 @@ namespace kandinsky {
   network(CLIPTextModelWithProjection, make_clip_text)            \
   network(CLIPVisionModelWithProjection, make_clip_vision)        \
   network(DPTForDepthEstimation, make_dpt)                        \
+  network(Kandinsky3UNet, make_kandinsky3_unet)                   \
   network(MultilingualCLIP, make_multilingual_clip)               \
   network(PriorTransformer, make_prior_transformer)               \
+  network(T5EncoderModel, make_t5_encoder)                        \
   network(UNet2DConditionModel, make_unet_2d_condition)           \
   network(VQModel, make_movq)
 

@@ -192,8 +192,12 @@ Component read_network_folder(const std::string& folder, const std::string& comp
   }
   const bool is_diffusers = json.has("_class_name");
   const std::string class_name = is_diffusers ? json["_class_name"].text : json["architectures"].items[0].text;
-  return {class_name, Config(component, values),
-          safetensors_sources(folder + (is_diffusers ? "diffusion_pytorch_model.safetensors" : "model.safetensors"))};
+  std::vector<TensorSource> sources;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {  // one file, or its shards
+    if (entry.path().extension() != ".safetensors") continue;
+    for (TensorSource& source : safetensors_sources(entry.path().string())) sources.push_back(std::move(source));
+  }
+  return {class_name, Config(component, values), sources};
 }
 
 double Trace::tolerance(const std::string& output) const {

@@ -69,21 +69,26 @@ inline constexpr GemmShape gemm_shapes[] = {
 struct AttentionShape {
   Shape shape;
   int batch, heads, head_dim, queries, tokens, added_tokens;
-  bool masked;
+  enum Mask { none, per_sample, per_head, per_key } mask;
   double multiplications() const {
     return 2.0 * batch * heads * head_dim * queries * (tokens + added_tokens);
   }
 };
 
 inline constexpr AttentionShape attention_shapes[] = {
-    {Shape::edge, 1, 1, 64, 16, 16, 0, false},    {Shape::edge, 2, 3, 64, 49, 49, 10, false},
-    {Shape::edge, 2, 2, 64, 81, 81, 0, true},     {Shape::edge, 1, 2, 32, 5, 7, 32, false},
-    {Shape::edge, 1, 1, 512, 100, 100, 0, false}, {Shape::edge, 3, 2, 80, 50, 130, 0, true},
-    {Shape::edge, 1, 2, 48, 3, 1, 0, false},
+    {Shape::edge, 1, 1, 64, 16, 16, 0, AttentionShape::none},    {Shape::edge, 2, 3, 64, 49, 49, 10, AttentionShape::none},
+    {Shape::edge, 2, 2, 64, 81, 81, 0, AttentionShape::per_sample},     {Shape::edge, 1, 2, 32, 5, 7, 32, AttentionShape::none},
+    {Shape::edge, 1, 1, 512, 100, 100, 0, AttentionShape::none}, {Shape::edge, 3, 2, 80, 50, 130, 0, AttentionShape::per_sample},
+    {Shape::edge, 1, 2, 48, 3, 1, 0, AttentionShape::none},
+    {Shape::edge, 2, 3, 64, 37, 51, 0, AttentionShape::per_head},
+    {Shape::edge, 2, 2, 64, 33, 77, 0, AttentionShape::per_key},
     // 2.2's UNet at 512 px, its prior, and MoVQ
-    {Shape::network, 2, 12, 64, 1024, 1024, 32, false}, {Shape::network, 2, 18, 64, 256, 256, 32, false},
-    {Shape::network, 2, 24, 64, 64, 64, 32, false},     {Shape::network, 2, 32, 64, 81, 81, 0, false},
-    {Shape::network, 1, 1, 512, 4096, 4096, 0, false}};
+    {Shape::network, 2, 12, 64, 1024, 1024, 32, AttentionShape::none}, {Shape::network, 2, 18, 64, 256, 256, 32, AttentionShape::none},
+    {Shape::network, 2, 24, 64, 64, 64, 32, AttentionShape::none},     {Shape::network, 2, 32, 64, 81, 81, 0, AttentionShape::none},
+    {Shape::network, 1, 1, 512, 4096, 4096, 0, AttentionShape::none},
+    // Kandinsky 3's T5 and UNet at 512 px
+    {Shape::network, 1, 16, 256, 128, 128, 0, AttentionShape::per_head},
+    {Shape::network, 2, 12, 64, 1024, 77, 0, AttentionShape::per_key}};
 
 struct PrepareShape {
   Shape shape;

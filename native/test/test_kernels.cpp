@@ -407,7 +407,7 @@ TEST(kernels_attention) {
     const auto q = rounded(random_values(static_cast<size_t>(c.batch) * c.queries * width, 1));
     const auto k = rounded(random_values(static_cast<size_t>(c.batch) * keys * width, 2));
     const auto v = rounded(random_values(static_cast<size_t>(c.batch) * keys * width, 3));
-    const auto mask = random_values(static_cast<size_t>(c.batch) * c.queries * keys, 4);
+    const auto mask = random_values(static_cast<size_t>(c.batch) * c.heads * c.queries * keys, 4);
     std::vector<float> added_k, added_v, own_k, own_v;
     for (int b = 0; b < c.batch; ++b) {
       for (int j = 0; j < keys; ++j) {
@@ -427,8 +427,10 @@ TEST(kernels_attention) {
     args.tokens = c.tokens;
     args.added_tokens = c.added_tokens;
     args.scale = 1 / std::sqrt(static_cast<float>(c.head_dim));
-    args.mask = c.masked ? mask.data() : nullptr;
-    args.mask_stride = static_cast<int64_t>(c.queries) * keys;
+    args.mask = c.mask == AttentionShape::none ? nullptr : mask.data();
+    args.mask_query_stride = c.mask == AttentionShape::per_key ? 0 : keys;
+    args.mask_head_stride = c.mask == AttentionShape::per_head ? static_cast<int64_t>(c.queries) * keys : 0;
+    args.mask_stride = c.mask == AttentionShape::per_key ? keys : static_cast<int64_t>(c.heads) * c.queries * keys;
     args.f32_dst = true;
     std::vector<float> expected(q.size());
     reference::attention(args, q.data(), k.data(), v.data(), expected.data());

@@ -96,6 +96,24 @@ TEST(unet_matches_diffusers) {
   }
 }
 
+TEST(kandinsky3_unet_matches_diffusers) {
+  for (const std::string& name : trace_names("unet3")) {
+    const Trace trace = read_trace(name);
+    const auto network = load(read_component(trace.checkpoint, trace.component));
+    const HostTensors results = network->run("forward", recorded_inputs(trace), {});
+    check_close(trace, "sample", results.at("sample"), trace.tensor("output.output"), trace.tolerance("output"));
+  }
+}
+
+TEST(t5_matches_transformers) {
+  const Trace trace = read_trace("t5");
+  const auto network = load(read_component(trace.checkpoint, trace.component));
+  const HostTensors inputs = recorded_inputs(trace);
+  const HostTensor results = network->run("forward", inputs, {}).at("last_hidden_state");
+  check_close(trace, "last_hidden_state", results, trace.tensor("output.last_hidden_state"),
+              trace.tolerance("last_hidden_state"));
+}
+
 TEST(prior_matches_diffusers) {
   for (const std::string& name : trace_names("prior-")) {
     const Trace trace = read_trace(name);

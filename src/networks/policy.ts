@@ -36,7 +36,7 @@ const FALLBACK: Partial<Record<WeightType, WeightType>> = {
  */
 export function targetType(
   component: string,
-  tensor: { name: string; shape: readonly number[]; type: SourceType },
+  tensor: { name: string; shape: readonly number[]; type: SourceType; transposed?: boolean },
   precision: Precision,
   weights?: WeightType,
   rules: readonly Rule[] = [],
@@ -44,7 +44,7 @@ export function targetType(
   const { name, shape, type } = tensor
   // Vectors: norms, biases and the like. Widening them is exact, and element-wise kernels want float32.
   if (shape.filter((n) => n !== 1).length < 2) return 'f32'
-  const row = rowLength(shape)
+  const row = matrixShape(shape, tensor.transposed).at(-1) ?? 1
   const rule = rules.find(({ pattern }) => `${component}.${name}`.search(pattern) >= 0)
   if (rule) {
     if (row % blockLength(rule.type) !== 0)
@@ -62,9 +62,15 @@ export function targetType(
   return fitToRow(precision === 'q8_0' ? 'q8_0' : weights, row)
 }
 
-/** Values per row: convolution kernels [out, in, kh, kw] are stored as matrices [out, kh*kw*in]. */
-function rowLength(shape: readonly number[]): number {
-  return shape.length === 4 ? shape[1]! * shape[2]! * shape[3]! : (shape.at(-1) ?? 1)
+/**
+ * The shape that a weight has in our files: convolution kernels [out, in, kh, kw] are matrices [out, kh*kw*in], those of
+ * transposed convolutions, [in, out, kh, kw], are [kh*kw*out, in]. Mirrors native/core/types.h.
+ */
+export function matrixShape(shape: readonly number[], transposed = false): readonly number[] {
+  if (shape.length !== 4) return shape
+  const [first, second, height, width] = shape as [number, number, number, number]
+  const inner = second * height * width
+  return transposed ? [inner, first] : [first, inner]
 }
 
 function fitToRow(type: WeightType, row: number): WeightType {

@@ -1,7 +1,7 @@
 import type { Component } from '../checkpoint/pipeline-files.js'
 import { KandinskyError } from '../errors.js'
 import { binding, type TensorSource, type WeightType } from '../native.js'
-import { type Rule, targetType } from './policy.js'
+import { matrixShape, type Rule, targetType } from './policy.js'
 
 /**
  * The weights that a component's network has, where they lie and what they become. Tensors that the network does not
@@ -15,28 +15,20 @@ export function tensorSources(component: Component, weights?: WeightType, rules?
   const stored = new Map(component.tensors.map((tensor) => [tensor.name, tensor]))
   return binding()
     .describeNetwork(className, owner, config, [...stored.keys()])
-    .map(({ name, shape, precision }) => {
+    .map(({ name, shape, precision, transposed }) => {
       const tensor = stored.get(name)
       if (!tensor)
         throw new KandinskyError('BAD_FILE', `${whereOf(component)} lacks ${owner}.${name}, which its config asks for`)
-      if (!sameAsMatrix(tensor.shape, shape))
+      if (matrixShape(tensor.shape, transposed).join() !== matrixShape(shape, transposed).join())
         throw new KandinskyError(
           'SHAPE_MISMATCH',
           `Expected shape [${shape.join(', ')}] for ${owner}.${name} by its config but ${tensor.path} has [${tensor.shape.join(', ')}]`,
         )
-      return { ...tensor, target: targetType(owner, tensor, precision, weights, rules) }
+      const source = { ...tensor, transposed }
+      return { ...source, target: targetType(owner, source, precision, weights, rules) }
     })
 }
 
 function whereOf({ tensors, name }: Component): string {
   return tensors[0]?.path ?? `The empty component ${name}`
-}
-
-/** Our GGUF files hold convolution kernels [out, in, kh, kw] as matrices [out, kh*kw*in]. */
-function sameAsMatrix(a: readonly number[], b: readonly number[]): boolean {
-  return matrixShape(a).join() === matrixShape(b).join()
-}
-
-function matrixShape(shape: readonly number[]): readonly number[] {
-  return shape.length === 4 ? [shape[0]!, shape[1]! * shape[2]! * shape[3]!] : shape
 }

@@ -165,7 +165,7 @@ static void attend(const Attention& t, const AttentionScratch& s, int batch, int
                s.scores + panel * kQueryBlock * kPanel, false, kPanel, false);
     }
     for (int r = 0; r < count; ++r) {
-      const int64_t masked = batch * a.mask_stride + (int64_t)(first + r) * t.keys + block * kKeyBlock;
+      const int64_t masked = batch * a.mask_stride + head * a.mask_head_stride + (first + r) * a.mask_query_stride + block * kKeyBlock;
       softmax_row(t, s, r, a.mask ? a.mask + masked : nullptr, keys);
     }
     const weight_t* v = t.packed_values + pair * t.value_size + (int64_t)block * kKeyBlock * t.panels * kPanel;
