@@ -41,6 +41,19 @@ export interface NetworkCalls {
     /** latents [B, C, h, w] at a timestep [1] to noise, or noise and variance, of the same size */
     forward(inputs: { sample: Tensor; timestep: Tensor } & UNetConditioning): { sample: Tensor }
   }
+  T5EncoderModel: {
+    /** ids and mask [B, L] to the last hidden states [B, L, hidden] */
+    forward(inputs: { input_ids: Integers; attention_mask?: Integers }): { last_hidden_state: Tensor }
+  }
+  Kandinsky3UNet: {
+    /** latents [B, C, h, w] at a timestep [1], with states [B, L, hidden] and mask [B, L] of a text, to noise */
+    forward(inputs: {
+      sample: Tensor
+      timestep: Tensor
+      encoder_hidden_states: Tensor
+      encoder_attention_mask: Integers
+    }): { sample: Tensor }
+  }
   VQModel: {
     /** pictures [B, 3, height, width] in [-1, 1] to latents [B, 4, h, w] */
     encode(inputs: { sample: Tensor }): { latents: Tensor }

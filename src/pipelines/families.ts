@@ -24,6 +24,8 @@ import type { ControlnetOptions } from './kandinsky2/kandinsky-v22-controlnet.js
 import type { ControlnetImg2ImgOptions } from './kandinsky2/kandinsky-v22-controlnet-img2img.js'
 import type { Img2ImgOptions } from './kandinsky2/kandinsky-v22-img2img.js'
 import type { InpaintOptions } from './kandinsky2/kandinsky-v22-inpaint.js'
+import { Kandinsky3Pipeline } from './kandinsky3/kandinsky3.js'
+import { Kandinsky3Img2ImgPipeline } from './kandinsky3/kandinsky3-img2img.js'
 import { requireSide } from './loading/open.js'
 import type { ImageResult, ImagesOf } from './sampling/decoding.js'
 
@@ -83,6 +85,11 @@ export const families: readonly Family[] = [
       controlnet: KandinskyV22ControlnetCombinedPipeline,
       'controlnet-image-to-image': KandinskyV22ControlnetImg2ImgCombinedPipeline,
     },
+  },
+  {
+    name: 'Kandinsky 3',
+    network: { slot: 'unet', className: 'Kandinsky3UNet', config: {} },
+    tasks: { 'text-to-image': Kandinsky3Pipeline, 'image-to-image': Kandinsky3Img2ImgPipeline },
   },
 ]
 

@@ -40,6 +40,18 @@ export abstract class Pipeline<Components extends object> {
     // biome-ignore-end lint/complexity/noThisInStatic: the class that it is called on
   }
 
+  /** From an opened checkpoint. */
+  static async fromCheckpoint<Instance>(
+    this: PipelineClass<Instance>,
+    checkpoint: Checkpoint,
+    options: PretrainedOptions,
+  ): Promise<Instance> {
+    // biome-ignore-start lint/complexity/noThisInStatic: the class that it is called on
+    expectOptions(options, pretrainedOptionNames(this.parts))
+    return load(this, checkpoint, options)
+    // biome-ignore-end lint/complexity/noThisInStatic: the class that it is called on
+  }
+
   /** Waits for running calls, then frees every network. Later calls reject with `DISPOSED`. Idempotent. */
   async dispose(): Promise<void> {
     await Promise.all(networksOf(this.components).map((network) => network.dispose()))

@@ -13,6 +13,16 @@ export function guide(batch: Tensor, guidanceScale: number): Tensor {
   return new Tensor(data, uncond.shape)
 }
 
+/** (g + 1) cond - g uncond: Kandinsky 3 counts from the conditional prediction. */
+export function guideBeyond(batch: Tensor, guidanceScale: number): Tensor {
+  const rows = batch.shape[0]! / 2
+  const uncond = sliceRows(batch, 0, rows)
+  const cond = sliceRows(batch, rows, 2 * rows)
+  const [more, scale] = [Math.fround(guidanceScale + 1), Math.fround(guidanceScale)]
+  const data = cond.data.map((c, i) => Math.fround(more * c) - Math.fround(scale * uncond.data[i]!))
+  return new Tensor(data, cond.shape)
+}
+
 /** Guidance is off up to 1, where it would not change the prediction or weaken the prompt. */
 export function isGuided(guidanceScale: number): boolean {
   return guidanceScale > 1

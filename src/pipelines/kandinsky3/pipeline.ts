@@ -1,0 +1,128 @@
+// What the pipelines of Kandinsky 3 share: one network reads the prompt, one denoises, MoVQ makes the picture.
+import type { RawImage } from '../../images/image.js'
+import type { Recipe } from '../../images/recipe.js'
+import { Tensor } from '../../tensor.js'
+import { T5Tokenizer } from '../../tokenizers/t5.js'
+import { type Exact, expectOptions } from '../call/options.js'
+import { checkCallOptions, streamCall } from '../call/progress.js'
+import { attachRecipe } from '../call/provenance.js'
+import { type ComponentsOf, callDefaults, modelIdentity, network, scheduler, tokenizer } from '../loading/parts.js'
+import { decodeImages } from '../sampling/autoencoder.js'
+import {
+  type CheckedCall,
+  checkDecoding,
+  type DecodingDefaults,
+  type DecodingOptions,
+  type ImageResult,
+  type ImagesOf,
+} from '../sampling/decoding.js'
+import { guideBeyond, guided, isGuided } from '../sampling/guidance.js'
+import { SamplingPipeline } from '../sampling/pipeline.js'
+import { previewer } from '../sampling/preview.js'
+import { type Predict, type Start, sample } from '../sampling/sample.js'
+import {
+  type CheckedPrompts,
+  checkPrompts,
+  type EncodedPrompts,
+  encodePrompts,
+  type PromptOptions,
+  textConditioning,
+} from './prompts.js'
+
+const parts = {
+  scheduler: scheduler(),
+  tokenizer: tokenizer(T5Tokenizer),
+  defaults: callDefaults(),
+  unet: network('Kandinsky3UNet'),
+  movq: network('VQModel'),
+  // By far the largest network; it is in memory only while it reads a prompt.
+  textEncoder: network('T5EncoderModel', { late: true }),
+  identity: modelIdentity(),
+}
+export type Kandinsky3Components = ComponentsOf<typeof parts>
+
+/** A call that is checked; nothing is computed yet. */
+export interface Kandinsky3Job extends CheckedCall {
+  prompts: CheckedPrompts
+  /** computes what precedes the loop, and draws its noise */
+  begin(): Promise<Start>
+  /** what the pipeline adds to the recipe */
+  recipe?: Recipe
+}
+
+/** @typeParam Options those of `generate` */
+export abstract class Kandinsky3Base<
+  Options extends DecodingOptions & PromptOptions,
+> extends SamplingPipeline<Kandinsky3Components> {
+  static readonly parts = parts
+  /** Names of the options of `generate`. */
+  abstract readonly optionNames: readonly string[]
+
+  /** Checks the options of a call and loads its pictures. */
+  abstract check(options: Options): Promise<Kandinsky3Job>
+
+  /**
+   * Pictures for prompts, ordered prompt by prompt.
+   * @throws KandinskyError `INVALID_ARGUMENT`, `SHAPE_MISMATCH`, and those of `loadImage`, before anything is computed
+   */
+  async generate<Given extends Options>(options: Exact<Options, Given>): Promise<ImageResult<ImagesOf<Given>>> {
+    expectOptions(options, this.optionNames)
+    return { images: (await this.run(await this.check(options))) as ImagesOf<Given> }
+  }
+
+  /** `generate` as an async iterable of steps that ends with one `{ type: 'result', images }` event. */
+  stream<Given extends Options>(options: Exact<Options, Given>) {
+    return streamCall((withEvents: Exact<Options, Given>) => this.generate<Given>(withEvents), options)
+  }
+
+  /**
+   * Prompts as `generate` takes them in place of texts, to be saved and used again without the text encoder.
+   * @throws KandinskyError `INVALID_ARGUMENT`
+   */
+  async encodePrompt(
+    options: Pick<PromptOptions, 'prompt' | 'negativePrompt'> & { signal?: AbortSignal | undefined },
+  ): Promise<EncodedPrompts> {
+    expectOptions(options, ['prompt', 'negativePrompt', 'signal'])
+    return encodePrompts(this.components, this.#checkPrompts(options), true, options.signal)
+  }
+
+  /** Does what was checked. */
+  async run(job: Kandinsky3Job): Promise<RawImage[] | Tensor> {
+    const { unet, movq, identity } = this.components
+    const { scheduler, generator, guidanceScale, signal, outputType, count, steps, prompts } = job
+    const withGuidance = isGuided(guidanceScale)
+    const encoded = await encodePrompts(this.components, prompts, withGuidance, signal)
+    const text = textConditioning(encoded, count, withGuidance)
+    const model: Predict = async (latents, timestep) => {
+      const inputs = { ...text, sample: latents, timestep: Tensor.scalar(timestep) }
+      return (await unet.run('forward', inputs, { signal })).sample
+    }
+    const predict = guided(guidanceScale, model, (batch) => guideBeyond(batch, guidanceScale))
+    const start = await job.begin()
+    const latents = await sample({
+      ...{ stage: 'decoder', scheduler, predict, generator },
+      ...start,
+      ...checkCallOptions(job),
+      preview: job.preview ? await previewer(movq) : undefined,
+    }).finally(() => unet.releaseWeights())
+    const images = await decodeImages(movq, latents, outputType, signal)
+    const { name, hash } = identity ?? {}
+    const made = { scheduler: scheduler.constructor.name, numInferenceSteps: steps, guidanceScale }
+    const texts = prompts.prompts?.map((prompt, i) => ({ prompt, negativePrompt: prompts.negatives?.[i] }))
+    attachRecipe(images, { ...made, model: name, modelHash: hash, ...job.recipe }, { generator, prompts: texts })
+    return images
+  }
+
+  /** Checks what all tasks share. @param size default height and width */
+  protected checkCall(options: Options, size: Pick<DecodingDefaults, 'height' | 'width'>) {
+    const prompts = this.#checkPrompts(options)
+    const defaults = { numInferenceSteps: 25, guidanceScale: 3, ...this.components.defaults, ...size }
+    const { scheduler } = this
+    const call = checkDecoding(options, prompts.count, { ...this.components, scheduler }, defaults)
+    return { ...call, prompts }
+  }
+
+  #checkPrompts(options: PromptOptions): CheckedPrompts {
+    return checkPrompts(options, Number(this.components.unet.config.encoder_hid_dim ?? 4096))
+  }
+}
