@@ -166,7 +166,7 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
     priorNumInferenceSteps: numberOption(values, 'prior-steps'),
     priorGuidanceScale: numberOption(values, 'prior-guidance'),
     ...decodingOptions(values),
-  } as TaskOptions[Task])) as { images: RawImage[] }
+  } as unknown as TaskOptions[Task])) as { images: RawImage[] }
   // The mix as it was typed: pictures by their names.
   if (mix) for (const image of images) image.recipe = { ...image.recipe, mix }
   bar.end()

@@ -10,11 +10,14 @@ import { Tensor } from '../../tensor.js'
 export type Exact<Allowed, Given extends Allowed> = Given & Record<Exclude<keyof Given, KeysOf<Allowed>>, never>
 type KeysOf<T> = T extends unknown ? keyof T : never
 
-/** Refuses misspelled options by name: an option that is silently ignored costs its user an image. */
+/**
+ * Refuses misspelled options by name: an option that is silently ignored costs its user an image. What is undefined is
+ * not given.
+ */
 export function expectOptions(options: unknown, allowed: readonly string[]): void {
   if (options === null || typeof options !== 'object') throw invalid('options', 'an object', options)
-  for (const name of Object.keys(options)) {
-    if (allowed.includes(name)) continue
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined || allowed.includes(name)) continue
     throw new KandinskyError('INVALID_ARGUMENT', `Unknown option ${name}${suggestion(name, allowed)}`)
   }
 }
