@@ -4,7 +4,7 @@ import { basename, dirname, extname, join, resolve } from 'node:path'
 import { fileError } from './checkpoint/formats/file.js'
 import { ggufMetadata } from './checkpoint/gguf.js'
 import { combineCheckpoints, openCheckpoint } from './checkpoint/open.js'
-import type { Checkpoint, Component } from './checkpoint/pipeline-files.js'
+import { type Checkpoint, type Component, expectComplete } from './checkpoint/pipeline-files.js'
 import { invalid, KandinskyError } from './errors.js'
 import { resolveSource } from './hub/resolve.js'
 import { binding, type TensorSource, type WeightType } from './native.js'
@@ -22,7 +22,7 @@ export interface ConvertOptions {
   weights?: WeightType | undefined
   /** exceptions by "<component>.<tensor name>", the first match wins */
   rules?: readonly Rule[] | undefined
-  /** components to leave out, e.g. ['image_encoder'] in a model for text to image only */
+  /** parts to leave out or to do without, e.g. ['image_encoder'] in a model for text to image only */
   skip?: readonly string[] | undefined
   /** Do not run a prior's image encoder once to store what it makes of an all-zero image. Default false. */
   skipZeroImage?: boolean | undefined
@@ -119,7 +119,9 @@ async function openSource(source: string, { prior, variant, signal }: ConvertOpt
 
 async function openComponents(checkpoint: Checkpoint, skip: readonly string[]): Promise<Component[]> {
   const names = await checkpoint.components()
-  for (const name of skip) if (!names.includes(name)) throw invalid('skip', `names among ${names.join(', ')}`, name)
+  const known = [...names, ...checkpoint.missing()]
+  for (const name of skip) if (!known.includes(name)) throw invalid('skip', `names among ${known.join(', ')}`, name)
+  expectComplete(checkpoint, skip, '; what shall be left out must be skipped by name')
   const kept = names.filter((name) => !skip.includes(name))
   if (kept.length === 0)
     throw new KandinskyError(

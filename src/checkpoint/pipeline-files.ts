@@ -34,6 +34,11 @@ export interface Checkpoint {
   component(name: string): Promise<Component | undefined>
   /** One pipeline's files under their own names, or undefined if the checkpoint does not hold that pipeline. */
   side(side: Side): PipelineFiles | undefined
+  /**
+   * The parts that a folder's model_index.json promises and the folder lacks. Files of ours lack only what `convert` was
+   * told to skip.
+   */
+  missing(): string[]
 }
 
 /** Reads when asked, so that opening a checkpoint costs nothing for the networks that are not used. */
@@ -72,6 +77,10 @@ export class PipelineFiles implements Checkpoint {
 
   side(side: Side): PipelineFiles | undefined {
     return side === (this.slots.has('prior') ? 'prior' : 'decoder') ? this : undefined
+  }
+
+  missing(): string[] {
+    return []
   }
 }
 
@@ -112,6 +121,20 @@ export class CombinedFiles implements Checkpoint {
   side(side: Side): PipelineFiles {
     return this[side]
   }
+
+  missing(): string[] {
+    return [...this.decoder.missing(), ...this.prior.missing().map((name) => combinedName(name, this.decoder.slots))]
+  }
+}
+
+/** @throws KandinskyError `FILE_NOT_FOUND` that names every missing part but those to `ignore` */
+export function expectComplete(checkpoint: Checkpoint, ignore: readonly string[], advice = ''): void {
+  const missing = checkpoint.missing().filter((name) => !ignore.includes(name))
+  if (missing.length > 0)
+    throw new KandinskyError(
+      'FILE_NOT_FOUND',
+      `${checkpoint.source} lacks the files of ${missing.join(', ')}, which its model_index.json names${advice}`,
+    )
 }
 
 const PRIOR = 'prior_'

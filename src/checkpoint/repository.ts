@@ -40,7 +40,27 @@ export async function openRepository(folder: string, variant?: string): Promise<
       for (const file of files.filter((name) => name.endsWith('.model')))
         texts.set(`${part}/${file}`, () => readBase64(join(folder, part, file)))
   }
-  return new PipelineFiles(folder, slots, texts, networks)
+  return new RepositoryFiles(folder, slots, texts, networks)
+}
+
+/** The files that a part cannot do without, by its class in model_index.json; all other classes are networks. */
+const NEEDED_FILES: readonly [className: RegExp, file: RegExp][] = [
+  [/Tokenizer/, /^(tokenizer\.json|vocab\.json|.*\.model)$/],
+  [/Scheduler$/, /^scheduler_config\.json$/],
+  [/Processor|FeatureExtractor/, /^preprocessor_config\.json$/],
+]
+
+class RepositoryFiles extends PipelineFiles {
+  override missing(): string[] {
+    return [...this.slots].filter(([slot, className]) => !this.#has(slot, className)).map(([slot]) => slot)
+  }
+
+  #has(slot: string, className: string): boolean {
+    const needed = NEEDED_FILES.find(([pattern]) => pattern.test(className))?.[1]
+    if (!needed) return this.networks.has(slot)
+    const inside = [...this.textFiles.keys()].filter((path) => path.startsWith(`${slot}/`))
+    return inside.some((path) => needed.test(path.slice(slot.length + 1)))
+  }
 }
 
 /**

@@ -30,7 +30,7 @@ export const options: Record<string, CliOption> = {
     type: 'string',
     multiple: true,
     value: 'NAME',
-    description: 'component to leave out, e.g. image_encoder (repeatable)',
+    description: 'part to leave out or to do without, e.g. image_encoder (repeatable)',
   },
   'skip-zero-image': {
     type: 'boolean',

@@ -51,6 +51,8 @@ export async function chooseFiles(
     /^([^/]+\/)?[^/]+\.(json|txt|model)$/.test(name) && !/\.index(\.[^/]+)?\.json$/.test(name)
   const files = names.filter((name) => name.startsWith(base) && isText(name.slice(base.length)))
   if (names.includes('README.md')) files.push('README.md')
+  const empty = folders.filter((folder) => !names.some((name) => dirname(name) === folder))
+  if (empty.length > 0) throw missing(`${id} has no files in ${empty.join(', ')}`, [])
   for (const folder of folders) files.push(...(await weightFiles(folder, names, wanted, obtain)))
   return { files, model: '' }
 }
@@ -80,7 +82,6 @@ async function isSingleNetwork(names: string[], obtain: Obtain): Promise<boolean
 /** The weights of one part; only networks have a file called config.json. */
 async function weightFiles(folder: string, names: string[], { id, variant }: Wanted, obtain: Obtain) {
   const inside = names.filter((name) => dirname(name) === folder).map((name) => basename(name))
-  if (inside.length === 0) throw missing(`${id} has no files in ${folder}`, [])
   if (!inside.includes('config.json')) return []
   const { file, sharded } = chooseWeights(inside, `${id}/${folder}`, variant)
   const shards = sharded ? new Set((await readIndex(await obtain(join(folder, file)))).values()) : []

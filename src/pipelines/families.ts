@@ -1,6 +1,6 @@
 // The one list of families: which checkpoints belong to each, and which class does which task for it. The AutoPipelines,
 // the command line and everything else that does not name a class read it.
-import type { Checkpoint } from '../checkpoint/pipeline-files.js'
+import { type Checkpoint, expectComplete } from '../checkpoint/pipeline-files.js'
 import { KandinskyError } from '../errors.js'
 import type { ConfigValue } from '../native.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
@@ -112,6 +112,7 @@ export async function classFor<Name extends Task>(
 
 async function familyOf(checkpoint: Checkpoint): Promise<Family> {
   const decoder = requireSide(checkpoint, 'decoder')
+  expectComplete(decoder, ['scheduler'])
   const seen = new Set<string>()
   for (const family of families) {
     const { slot, className, config } = family.network
@@ -121,7 +122,7 @@ async function familyOf(checkpoint: Checkpoint): Promise<Family> {
       return family
     seen.add(
       component
-        ? `a ${component.className} with ${keys.map((key) => `${key} ${component.config[key]}`).join(', ')}`
+        ? `a ${component.className}${keys.map((key) => ` with ${key} ${component.config[key] ?? 'unset'}`).join('')}`
         : `no ${slot}`,
     )
   }

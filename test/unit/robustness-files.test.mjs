@@ -46,22 +46,6 @@ const damages = {
     ...[KandinskyV22Pipeline, decoder, config('unet', { norm_num_groups: 7 })],
     ...['UNSUPPORTED_MODEL', /norm_num_groups but received 7/],
   ],
-  'no weights of a network': [
-    KandinskyV22Pipeline,
-    decoder,
-    remove(unetWeights),
-    'UNSUPPORTED_MODEL',
-    /unet .* found none with/,
-  ],
-  'no config of a network': [
-    KandinskyV22Pipeline,
-    decoder,
-    remove('movq/config.json'),
-    'UNSUPPORTED_MODEL',
-    /movq .* found none/,
-  ],
-  'no scheduler': [KandinskyV22Pipeline, decoder, remove('scheduler'), 'FILE_NOT_FOUND', /scheduler_config\.json/],
-  'no tokenizer': [KandinskyV22PriorPipeline, prior, remove('tokenizer'), 'BAD_FILE', /vocab\.json|tokenizer/],
   'a config that is no JSON': [
     ...[KandinskyV22Pipeline, decoder, write('unet/config.json', '{"in_channels": 4'), 'BAD_FILE'],
     /unet\/config\.json/,

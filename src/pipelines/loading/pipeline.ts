@@ -1,5 +1,5 @@
 // What every pipeline is: parts that it declares, loaded from a checkpoint, and freed together.
-import type { Checkpoint, Side } from '../../checkpoint/pipeline-files.js'
+import { type Checkpoint, expectComplete, type Side } from '../../checkpoint/pipeline-files.js'
 import type { NetworkGroup } from '../../networks/group.js'
 import { networkOptionNames } from '../../networks/network.js'
 import { expectOptions } from '../call/options.js'
@@ -69,12 +69,9 @@ export async function load<Instance>(
   options: PretrainedOptions,
   group?: NetworkGroup,
 ): Promise<Instance> {
-  const components: ComponentsOf<Parts> = await loadParts(
-    Class.parts,
-    requireSide(checkpoint, Class.side),
-    options,
-    group,
-  )
+  const side = requireSide(checkpoint, Class.side)
+  expectComplete(side, typeof options.scheduler === 'object' ? ['scheduler'] : [])
+  const components: ComponentsOf<Parts> = await loadParts(Class.parts, side, options, group)
   return new Class(components)
 }
 
