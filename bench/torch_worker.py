@@ -6,8 +6,9 @@ import sys
 import time
 
 import torch
-from diffusers import PriorTransformer, UNet2DConditionModel, VQModel
+from diffusers import Kandinsky3UNet, PriorTransformer, UNet2DConditionModel, VQModel
 from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
+from transformers import T5Config, T5EncoderModel
 
 name, threads = sys.argv[1], int(sys.argv[2])
 if threads:
@@ -16,7 +17,6 @@ network, _, pixels = name.partition("-")
 latent = int(pixels or 0) // 8
 dtype = torch.bfloat16
 torch.manual_seed(0)
-
 
 
 def prior(width):
@@ -55,6 +55,19 @@ def multilingual_clip():
     )
 
 
+def movq(channels):
+    return VQModel(
+        block_out_channels=channels,
+        layers_per_block=2,
+        latent_channels=4,
+        num_vq_embeddings=16384,
+        norm_type="spatial",
+        vq_embed_dim=4,
+        down_block_types=("DownEncoderBlock2D",) * 3 + ("AttnDownEncoderBlock2D",),
+        up_block_types=("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * 3,
+    )
+
+
 BUILD = {
     "prior": lambda: prior(1280),
     "prior21": lambda: prior(768),
@@ -63,15 +76,25 @@ BUILD = {
         encoder_hid_dim=1024, encoder_hid_dim_type="text_image_proj", addition_embed_type="text_image"
     ),
     "text21": multilingual_clip,
-    "movq": lambda: VQModel(
-        block_out_channels=(128, 256, 256, 512),
-        layers_per_block=2,
-        latent_channels=4,
-        num_vq_embeddings=16384,
-        norm_type="spatial",
-        vq_embed_dim=4,
-        down_block_types=("DownEncoderBlock2D",) * 3 + ("AttnDownEncoderBlock2D",),
-        up_block_types=("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * 3,
+    "movq": lambda: movq((128, 256, 256, 512)),
+    "unet3": lambda: Kandinsky3UNet(
+        time_embedding_dim=1536,
+        layers_per_block=3,
+        block_out_channels=(384, 768, 1536, 3072),
+        cross_attention_dim=4096,
+        encoder_hid_dim=4096,
+    ),
+    "movq3": lambda: movq((256, 512, 512, 1024)),
+    "t5": lambda: T5EncoderModel(
+        T5Config(
+            vocab_size=32128,
+            d_model=4096,
+            d_kv=256,
+            d_ff=16384,
+            num_heads=16,
+            num_layers=4,
+            feed_forward_proj="gated-silu",
+        )
     ),
 }
 
@@ -101,6 +124,10 @@ def main():
     if network.startswith("prior"):
         args = (noise(2, width), 500, noise(2, width), noise(2, 77, width), torch.ones(2, 77, dtype=torch.bool))
         step = lambda: model(*args)
+    elif network == "unet3":
+        sample = noise(2, 4, latent, latent).to(memory_format=torch.channels_last)
+        states, mask = noise(2, 128, 4096), torch.stack([torch.zeros(128), torch.ones(128)])
+        step = lambda: model(sample, 500, states, mask)
     elif network.startswith("unet"):
         sample = noise(2, 4, latent, latent).to(memory_format=torch.channels_last)
         conditions = {"image_embeds": noise(2, width)}
@@ -109,6 +136,9 @@ def main():
             conditions["text_embeds"] = noise(2, width)
             states = noise(2, 77, 1024)
         step = lambda: model(sample, 500, states, added_cond_kwargs=conditions)
+    elif network == "t5":
+        ids, mask = torch.full((1, 128), 100), torch.ones(1, 128, dtype=torch.int64)
+        step = lambda: model(ids, mask)
     elif network == "text21":
         ids, mask = torch.full((2, 77), 100), torch.ones(2, 77, dtype=torch.int64)
         step = lambda: model(ids, mask)

@@ -37,6 +37,8 @@ const unetInputs = (width) => ({
   sample: noise.randn([2, 4, latent, latent]),
   image_embeds: noise.randn([2, width]),
 })
+const tokens = (batch, length) => ({ data: new Int32Array(batch * length).fill(100), shape: [batch, length] })
+const latents = () => ({ latents: noise.randn([1, 4, latent, latent]) })
 const inputs = {
   prior: () => priorInputs(1280),
   prior21: () => priorInputs(768),
@@ -46,14 +48,23 @@ const inputs = {
     text_embeds: noise.randn([2, 768]),
     encoder_hidden_states: noise.randn([2, 77, 1024]),
   }),
-  text21: () => ({ input_ids: { data: new Int32Array(2 * 77).fill(100), shape: [2, 77] }, attention_mask: ones }),
-  movq: () => ({ latents: noise.randn([1, 4, latent, latent]) }),
+  text21: () => ({ input_ids: tokens(2, 77), attention_mask: ones }),
+  unet3: () => ({
+    timestep,
+    sample: noise.randn([2, 4, latent, latent]),
+    encoder_hidden_states: noise.randn([2, 128, 4096]),
+    // The unconditional half has no text.
+    encoder_attention_mask: { data: Int32Array.from({ length: 256 }, (_, i) => Number(i >= 128)), shape: [2, 128] },
+  }),
+  t5: () => ({ input_ids: tokens(1, 128), attention_mask: { data: new Int32Array(128).fill(1), shape: [1, 128] } }),
+  movq: latents,
+  movq3: latents,
 }[network]()
 
 for await (const line of createInterface({ input: process.stdin })) {
   if (line === 'stop') break
   const begin = performance.now()
-  await model.run(network === 'movq' ? 'decode' : 'forward', inputs)
+  await model.run(network.startsWith('movq') ? 'decode' : 'forward', inputs)
   answer({ ms: performance.now() - begin })
 }
 answer({

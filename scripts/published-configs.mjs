@@ -97,6 +97,35 @@ const multilingualClip = {
   numDims: 768,
 }
 
+const flanUl2 = {
+  class: 'T5EncoderModel',
+  d_model: 4096,
+  d_ff: 16384,
+  d_kv: 256,
+  num_heads: 16,
+  num_layers: 32,
+  vocab_size: 32128,
+  relative_attention_num_buckets: 32,
+  relative_attention_max_distance: 128,
+  layer_norm_epsilon: 1e-6,
+  feed_forward_proj: 'gated-silu',
+}
+const kandinsky3 = {
+  text_encoder: flanUl2,
+  unet: {
+    class: 'Kandinsky3UNet',
+    in_channels: 4,
+    time_embedding_dim: 1536,
+    groups: 32,
+    attention_head_dim: 64,
+    layers_per_block: 3,
+    block_out_channels: [384, 768, 1536, 3072],
+    cross_attention_dim: 4096,
+    encoder_hid_dim: 4096,
+  },
+  movq: { ...movq, block_out_channels: [256, 512, 512, 1024] },
+}
+
 /** Checkpoint name -> component name -> class and config. */
 export const publishedConfigs = {
   'kandinsky-2-2-prior': {
@@ -146,6 +175,9 @@ export const publishedConfigs = {
   },
   'kandinsky-2-1': { text_encoder: multilingualClip, unet: unet21, movq },
   'kandinsky-2-1-inpaint': { text_encoder: multilingualClip, unet: { ...unet21, in_channels: 9 }, movq },
+  'kandinsky-3': kandinsky3,
+  // All layers are alike. These few leave room for torch's bfloat16 weights beside ours: all 32 are 17 GB there.
+  'kandinsky-3-t5-4-layers': { text_encoder: { ...flanUl2, num_layers: 4 } },
 }
 
 const { prior: prior22, text_encoder } = publishedConfigs['kandinsky-2-2-prior']

@@ -76,7 +76,7 @@ export async function writeRandomCheckpoint(checkpoint, output, { type = 'f16', 
     const { class: className, ...config } = configs[component]
     metadata[`${component}.class`] = className
     for (const [key, value] of Object.entries(config)) metadata[`${component}.config.${key}`] = value
-    for (const { name, shape } of binding().describeNetwork(className, component, config)) {
+    for (const { name, shape, precision, transposed } of binding().describeNetwork(className, component, config)) {
       tensors.push({
         name: `${component}.${name}`,
         path: '',
@@ -84,7 +84,8 @@ export async function writeRandomCheckpoint(checkpoint, output, { type = 'f16', 
         bytes: 4 * shape.reduce((product, n) => product * n, 1),
         type: 'f32',
         shape,
-        target: targetType(className, component, { name, shape, type: 'f32' }, type),
+        transposed,
+        target: targetType(component, { name, shape, type: 'f32', transposed }, precision, type),
         random: randomSource(name, shape, seed + tensors.length),
       })
     }
