@@ -1,7 +1,7 @@
 // One whole text-to-image run at full size with random weights: time of each stage and the process's peak memory.
 //
-//   node bench/text-to-image.mjs [--size 768] [--steps 2] [--type q8_0] [--packing compact] [--offload none]
-//     [--device cpu] [--generations 1]
+//   node bench/text-to-image.mjs [--model kandinsky-2-2 | kandinsky-3] [--size 768] [--steps 2] [--type q8_0]
+//     [--packing compact] [--offload none] [--device cpu] [--generations 1]
 //
 // Few steps suffice: steps cost the same, and the peak is reached in the first. Prints one JSON line.
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
@@ -12,6 +12,7 @@ import { writeRandomCheckpoint } from '../scripts/random-checkpoint.mjs'
 
 const { values } = parseArgs({
   options: {
+    model: { type: 'string', default: 'kandinsky-2-2' },
     size: { type: 'string', default: '768' },
     steps: { type: 'string', default: '2' },
     type: { type: 'string', default: 'q8_0' },
@@ -21,14 +22,14 @@ const { values } = parseArgs({
     generations: { type: 'string', default: '1' },
   },
 })
-const { type, packing, offload, device } = values
+const { model, type, packing, offload, device } = values
 const size = Number(values.size)
 const steps = Number(values.steps)
-const file = path.join(import.meta.dirname, '..', 'build', 'bench', `kandinsky-2-2-${type}.gguf`)
+const file = path.join(import.meta.dirname, '..', 'build', 'bench', `${model}-${type}.gguf`)
 mkdirSync(path.dirname(file), { recursive: true })
 if (!existsSync(file)) {
   // In a process of its own, so that its memory does not count.
-  if (process.env.KANDINSKY_BENCH_WRITE) await writeRandomCheckpoint('kandinsky-2-2', file, { type })
+  if (process.env.KANDINSKY_BENCH_WRITE) await writeRandomCheckpoint(model, file, { type })
   else {
     const { execFileSync } = await import('node:child_process')
     execFileSync(process.execPath, process.argv.slice(1), { env: { ...process.env, KANDINSKY_BENCH_WRITE: '1' } })
@@ -43,7 +44,7 @@ if (!process.env.KANDINSKY_BENCH_WRITE) {
   for (let i = 0; i < Number(values.generations); i++) generations.push(await timedGeneration(pipe))
   const peak_mb = Math.round(process.resourceUsage().maxRSS / 1024)
   await pipe.dispose()
-  console.log(JSON.stringify({ size, type, packing, offload, device, load_s, generations, peak_mb, ...peaks }))
+  console.log(JSON.stringify({ model, size, type, packing, offload, device, load_s, generations, peak_mb, ...peaks }))
 }
 
 /** Seconds of a generation's stages. */
@@ -54,7 +55,7 @@ async function timedGeneration(pipe) {
     height: size,
     width: size,
     numInferenceSteps: steps,
-    priorNumInferenceSteps: 25,
+    ...(model === 'kandinsky-2-2' && { priorNumInferenceSteps: 25 }),
     generator: new Generator(0),
     onStep: ({ stage, step, steps: all }) => {
       if (step === 1 || step === all) marks.push([`${stage} step ${step}`, performance.now()])

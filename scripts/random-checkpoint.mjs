@@ -22,15 +22,21 @@ function randomSource(name, shape, seed) {
   return { seed, mean: 0, scale: /embedding/.test(name) ? 0.02 : 1 / Math.sqrt(fanIn) }
 }
 
-/**
- * The text files that make a runnable text-to-image model of the networks of 2.2: published scheduler settings, and the
- * published vocabulary from the tests' fixtures.
- */
+const index = (className, parts) =>
+  JSON.stringify({ _class_name: className, ...Object.fromEntries(parts.map(([name, type]) => [name, ['', type]])) })
+
+/** Tokenizers come from the tests' fixtures. */
+function tokenizerFiles(tokenizer, prefix, names) {
+  const folder = path.join(import.meta.dirname, '..', 'test', 'fixtures', 'tokenizers', tokenizer)
+  return Object.fromEntries(names.map((name) => [`${prefix}/${name}`, readFileSync(path.join(folder, name), 'utf8')]))
+}
+
+/** What makes a runnable text-to-image model of 2.2's networks: published scheduler settings, the published vocabulary. */
 function textFiles22() {
-  const tokenizer = path.join(import.meta.dirname, '..', 'test', 'fixtures', 'tokenizers', 'clip-vit')
-  const index = (className, parts) =>
-    JSON.stringify({ _class_name: className, ...Object.fromEntries(parts.map(([name, type]) => [name, ['', type]])) })
-  const files = {
+  return {
+    ...tokenizerFiles('clip-vit', 'prior_tokenizer', [
+      ...['vocab.json', 'merges.txt', 'tokenizer_config.json', 'special_tokens_map.json'],
+    ]),
     'model_index.json': index('KandinskyV22Pipeline', [
       ['unet', 'UNet2DConditionModel'],
       ['movq', 'VQModel'],
@@ -48,10 +54,28 @@ function textFiles22() {
     ]),
     'prior_scheduler/scheduler_config.json': JSON.stringify({ _class_name: 'UnCLIPScheduler', clip_sample_range: 10 }),
   }
-  for (const name of ['vocab.json', 'merges.txt', 'tokenizer_config.json', 'special_tokens_map.json'])
-    files[`prior_tokenizer/${name}`] = readFileSync(path.join(tokenizer, name), 'utf8')
-  return files
 }
+
+/** The same for Kandinsky 3, with a small vocabulary: T5's ids are below the network's 32128. */
+function textFiles3() {
+  return {
+    ...tokenizerFiles('t5', 'tokenizer', ['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json']),
+    'model_index.json': index('Kandinsky3Pipeline', [
+      ['unet', 'Kandinsky3UNet'],
+      ['movq', 'VQModel'],
+      ['text_encoder', 'T5EncoderModel'],
+      ['tokenizer', 'T5Tokenizer'],
+      ['scheduler', 'DDPMScheduler'],
+    ]),
+    'scheduler/scheduler_config.json': JSON.stringify({
+      ...{ _class_name: 'DDPMScheduler', beta_schedule: 'squaredcos_cap_v2', clip_sample: true, clip_sample_range: 1 },
+      ...{ steps_offset: 1, variance_type: 'fixed_small', timestep_spacing: 'leading' },
+    }),
+  }
+}
+
+/** Checkpoints that are whole pipelines. */
+const textFiles = { 'kandinsky-2-2': textFiles22, 'kandinsky-3': textFiles3 }
 
 /** @param options type: weight type; components: names, default all; seed */
 export async function writeRandomCheckpoint(checkpoint, output, { type = 'f16', components, seed = 0 } = {}) {
@@ -65,10 +89,9 @@ export async function writeRandomCheckpoint(checkpoint, output, { type = 'f16', 
     'kandinsky.format_version': 1,
     'kandinsky.components': names,
   }
-  if (checkpoint === 'kandinsky-2-2') {
-    for (const [file, text] of Object.entries(textFiles22())) metadata[`file.${file}`] = text
+  for (const [file, text] of Object.entries(textFiles[checkpoint]?.() ?? {})) metadata[`file.${file}`] = text
+  if (checkpoint === 'kandinsky-2-2')
     metadata['kandinsky.zero_image_embeds'] = Array.from({ length: 1280 }, (_, i) => Math.sin(i) / 2)
-  }
   const tensors = []
   for (const component of names) {
     if (!configs[component])
