@@ -32,6 +32,8 @@ const examples = {
   controlnet: [{ ...controlnet, hint: depth }, 64, 64],
   'controlnet-image-to-image': [{ ...controlnet, image: cat, hint: depth }, 64, 64],
   steps: [decoder, 64, 64],
+  'kandinsky-3': [{ model: checkpoint('kandinsky-3'), size: 64, steps: 4 }, 64, 64],
+  'kandinsky-3-image-to-image': [{ model: checkpoint('kandinsky-3'), image: cat, steps: 4 }, 320, 256],
 }
 
 before(() => run(path.join(root, 'node_modules/typescript/bin/tsc'), '-p', path.join(root, 'examples')))
@@ -45,7 +47,7 @@ for (const [name, [settings, width, height]] of Object.entries(examples))
   test(`examples/${name}.ts makes a picture`, async (t) => {
     const folder = temporaryFolder(t)
     const output = path.join(folder, 'out.png')
-    const files = name === 'interpolation' ? { cache: path.join(folder, 'mix.json') } : {}
+    const files = ['interpolation', 'kandinsky-3'].includes(name) ? { cache: path.join(folder, 'kept.json') } : {}
     const args = Object.entries({ ...settings, ...files, output }).flatMap(([key, value]) => [
       `--${key}`,
       String(value),
