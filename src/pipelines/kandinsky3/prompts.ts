@@ -114,8 +114,14 @@ export async function encodePrompts(
   const read = async (texts: string[], warn: boolean) => {
     const { inputIds, attentionMask, truncated } = tokenizer.encode(texts)
     if (warn) warnTruncated('T5', tokenizer, truncated)
-    const inputs = { input_ids: integers(inputIds), attention_mask: integers(attentionMask) }
-    return { embeds: (await textEncoder.run('forward', inputs, { signal })).last_hidden_state, masks: attentionMask }
+    // Masked keys count nothing and states of padding are dropped: without the padding behind all texts T5 computes the
+    // same for those that stay.
+    const longest = longestOf(attentionMask)
+    const [input_ids, attention_mask] = [inputIds, attentionMask].map((rows) =>
+      integers(rows.map((row) => row.subarray(0, longest))),
+    ) as [Integers, Integers]
+    const { last_hidden_state } = await textEncoder.run('forward', { input_ids, attention_mask }, { signal })
+    return { embeds: last_hidden_state, masks: attentionMask }
   }
   try {
     const positive = given ?? cut(await read(prompts!, true))
@@ -133,18 +139,22 @@ export async function encodePrompts(
   }
 }
 
+/** How many tokens the longest text has. */
+function longestOf(masks: Int32Array[]): number {
+  return Math.max(...masks.map((row) => row.reduce((sum, value) => sum + value, 0)))
+}
+
 /** The first `tokens` states, by default those of the longest text and one more; zero where nothing was read. */
 function cut({ embeds, masks }: { embeds: Tensor; masks: Int32Array[] }, tokens?: number) {
-  const [rows, all, width] = embeds.shape as [number, number, number]
-  const longest = Math.max(...masks.map((row) => row.reduce((sum, value) => sum + value, 0)))
-  const kept = Math.min(all, tokens ?? longest + 1)
+  const [rows, computed, width] = embeds.shape as [number, number, number]
+  const kept = Math.min(masks[0]!.length, tokens ?? longestOf(masks) + 1)
   const data = new Float32Array(rows * kept * width)
   const mask = new Float32Array(rows * kept)
   for (let row = 0; row < rows; row++)
     for (let token = 0; token < kept; token++) {
       if (masks[row]![token] === 0) continue
       mask[row * kept + token] = 1
-      const start = (row * all + token) * width
+      const start = (row * computed + token) * width
       data.set(embeds.data.subarray(start, start + width), (row * kept + token) * width)
     }
   return { embeds: new Tensor(data, [rows, kept, width]), mask: new Tensor(mask, [rows, kept]) }
