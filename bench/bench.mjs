@@ -6,10 +6,10 @@
 //
 // Cases: prior (one guided step, 81 tokens), unet-256, unet-512, unet-768, unet-1024 (one guided step, batch 2), movq-512,
 // movq-768 (one decode; both in any other size, too); of Kandinsky 2.1 prior21, unet21-512 and text21 (MultilingualCLIP,
-// prompt and negative prompt); of Kandinsky 3 unet3-512, unet3-1024, movq3-1024 and t5 (a prompt through four of the 32
-// equal layers). Without --case: all of them. `--no-torch` leaves the other side out; PYTHONPATH finds
-// diffusers. `--profile` prints, after each step of ours, how long each kind of node ran; the first step also reads the
-// file and allocates.
+// prompt and negative prompt); of Kandinsky 3 unet3-512, unet3-1024, movq3-1024, t5-32 and t5-128 (a prompt of so many
+// tokens through four of the 32 equal layers; diffusers pads each to 128). Without --case: all of them. `--no-torch`
+// leaves the other side out; PYTHONPATH finds diffusers. `--profile` prints, after each step of ours, how long each kind
+// of node ran; the first step also reads the file and allocates.
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
 import os from 'node:os'
@@ -47,7 +47,8 @@ const allCases = [
   'unet3-512',
   'unet3-1024',
   'movq3-1024',
-  't5',
+  't5-32',
+  't5-128',
 ]
 /** Checkpoint and component of the part of a case's name that stands before its size. */
 const networks = {
@@ -63,7 +64,7 @@ const networks = {
 }
 const cases = values.case ?? allCases
 for (const name of cases)
-  if (!allCases.includes(name) && !/^(unet|movq)3?-\d+$/.test(name))
+  if (!allCases.includes(name) && !/^((unet|movq)3?|t5)-\d+$/.test(name))
     throw new Error(`unknown case ${name}: expected ${allCases.join(', ')}`)
 
 const cache = path.join(import.meta.dirname, '..', 'build', 'bench')

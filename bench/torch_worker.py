@@ -13,8 +13,8 @@ from transformers import T5Config, T5EncoderModel
 name, threads = sys.argv[1], int(sys.argv[2])
 if threads:
     torch.set_num_threads(threads)
-network, _, pixels = name.partition("-")
-latent = int(pixels or 0) // 8
+network, _, size = name.partition("-")
+latent = int(size or 0) // 8
 dtype = torch.bfloat16
 torch.manual_seed(0)
 
@@ -137,7 +137,8 @@ def main():
             states = noise(2, 77, 1024)
         step = lambda: model(sample, 500, states, added_cond_kwargs=conditions)
     elif network == "t5":
-        ids, mask = torch.full((1, 128), 100), torch.ones(1, 128, dtype=torch.int64)
+        ids, mask = torch.full((1, 128), 100), torch.zeros(1, 128, dtype=torch.int64)
+        mask[:, : int(size)] = 1
         step = lambda: model(ids, mask)
     elif network == "text21":
         ids, mask = torch.full((2, 77), 100), torch.ones(2, 77, dtype=torch.int64)

@@ -6,9 +6,9 @@ import { Generator } from '../dist/random.js'
 import { Tensor } from '../dist/tensor.js'
 
 const [name, file, device, threads, packing, tiling] = process.argv.slice(2)
-const [network, pixels] = name.split('-')
+const [network, size] = name.split('-')
 const noise = new Generator(0)
-const latent = Number(pixels) / 8
+const latent = Number(size) / 8
 
 const started = performance.now()
 const checkpoint = await openCheckpoint(file)
@@ -56,7 +56,10 @@ const inputs = {
     // The unconditional half has no text.
     encoder_attention_mask: { data: Int32Array.from({ length: 256 }, (_, i) => Number(i >= 128)), shape: [2, 128] },
   }),
-  t5: () => ({ input_ids: tokens(1, 128), attention_mask: { data: new Int32Array(128).fill(1), shape: [1, 128] } }),
+  t5: () => ({
+    input_ids: tokens(1, Number(size)),
+    attention_mask: { data: new Int32Array(Number(size)).fill(1), shape: [1, Number(size)] },
+  }),
   movq: latents,
   movq3: latents,
 }[network]()
