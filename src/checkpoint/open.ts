@@ -1,8 +1,8 @@
 // Opens a checkpoint in whichever form it has on disk. What it looks like afterwards is in convert/sides.ts.
-import { readdir, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { isAbsolute, join, normalize, resolve, sep } from 'node:path'
 import { invalid, KandinskyError } from '../errors.js'
-import { fileError, fileKind, KIND_NAMES, SourceFile } from './formats/file.js'
+import { fileError, fileKind, KIND_NAMES, listFolder, SourceFile } from './formats/file.js'
 import { openGguf } from './gguf.js'
 import { type Checkpoint, CombinedFiles, mergeFiles } from './pipeline-files.js'
 import { openRepository, openSingleNetwork } from './repository.js'
@@ -72,9 +72,9 @@ async function openFile(path: string): Promise<Checkpoint> {
 }
 
 async function openFolder(folder: string, variant?: string): Promise<Checkpoint> {
-  const files = await readdir(folder)
+  const files = await listFolder(folder)
   if (files.includes('model_index.json')) return openRepository(folder, variant)
-  const ggufs = files.filter((name) => name.toLowerCase().endsWith('.gguf')).sort()
+  const ggufs = files.filter((name) => name.toLowerCase().endsWith('.gguf'))
   if (ggufs.length > 0) return openGgufs(folder, ggufs)
   const single = files.includes('config.json') ? await openSingleNetwork(folder, variant) : undefined
   if (single) return single

@@ -1,9 +1,8 @@
 // A folder in the Hugging Face diffusers layout: model_index.json names the parts, each part has a folder, networks
 // have a config.json and weights in it. Or a folder in the transformers layout, which is such a network.
-import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Config, ConfigValue } from '../native.js'
-import { badFile, SourceFile } from './formats/file.js'
+import { badFile, listFolder, listSubfolders, SourceFile } from './formats/file.js'
 import { type Component, PipelineFiles, pipelineSlots } from './pipeline-files.js'
 import { hasWeights, readWeights } from './weight-files.js'
 
@@ -12,6 +11,12 @@ const MAX_TEXT_BYTES = 16 << 20
 
 /** Files beside model_index.json that belong to a model. */
 const TOP_TEXTS = ['model_index.json', 'README.md', 'generation_config.json']
+
+/** Files in the folder of a part that something reads; notes and leftovers beside them are nobody's business. */
+const PART_TEXTS = [
+  ...['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'vocab.json', 'merges.txt'],
+  ...['scheduler_config.json', 'preprocessor_config.json'],
+]
 
 /** Classes of networks that are published on their own, and how a checkpoint calls its only network. */
 const SINGLE_NETWORKS: Readonly<Record<string, string>> = { DPTForDepthEstimation: 'depth_estimator' }
@@ -24,16 +29,16 @@ export async function openRepository(folder: string, variant?: string): Promise<
   const slots = pipelineSlots(await readText(join(folder, 'model_index.json')), folder)
   const networks = new Map<string, () => Promise<Component>>()
   const texts = new Map<string, () => Promise<string>>()
-  for (const file of await readdir(folder))
+  for (const file of await listFolder(folder))
     if (TOP_TEXTS.includes(file)) texts.set(file, () => readText(join(folder, file)))
   // Not only the slots: 2.1 has a ddpm_scheduler folder that no pipeline lists.
-  for (const part of await subfolders(folder)) {
-    const files = await readdir(join(folder, part))
+  for (const part of await listSubfolders(folder)) {
+    const files = await listFolder(join(folder, part))
     const className = slots.get(part)
     if (className && files.includes('config.json') && (await hasWeights(join(folder, part))))
       networks.set(part, () => openNetwork(join(folder, part), part, className, variant))
     else
-      for (const file of files.filter((name) => /\.(json|txt)$/.test(name)))
+      for (const file of files.filter((name) => PART_TEXTS.includes(name)))
         texts.set(`${part}/${file}`, () => readText(join(folder, part, file)))
     // SentencePiece's own form of a tokenizer; where tokenizer.json is, too, it holds the same.
     if (!files.includes('tokenizer.json'))
@@ -74,7 +79,7 @@ export async function openSingleNetwork(folder: string, variant?: string): Promi
   if (!found) return undefined
   const { name, className } = found
   const texts = new Map<string, () => Promise<string>>()
-  for (const file of await readdir(folder))
+  for (const file of await listFolder(folder))
     if (file === 'preprocessor_config.json' || file === 'README.md') texts.set(file, () => readText(join(folder, file)))
   const networks = new Map([[name, () => openNetwork(folder, name, className, variant)]])
   return new PipelineFiles(folder, new Map([[name, className]]), texts, networks)
@@ -86,11 +91,6 @@ export function singleNetwork(text: string, path: string): { name: string; class
   return className && Object.hasOwn(SINGLE_NETWORKS, className)
     ? { name: SINGLE_NETWORKS[className]!, className }
     : undefined
-}
-
-async function subfolders(folder: string): Promise<string[]> {
-  const entries = await readdir(folder, { withFileTypes: true })
-  return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith('.')).map((entry) => entry.name)
 }
 
 async function openNetwork(folder: string, name: string, className: string, variant?: string): Promise<Component> {

@@ -2,10 +2,9 @@
 //   diffusion_pytorch_model[.fp16].safetensors          or model[.fp16].safetensors
 //   diffusion_pytorch_model.safetensors.index[.fp16].json     for files split into shards
 //   diffusion_pytorch_model[.fp16].bin                  or pytorch_model[.fp16].bin
-import { readdir } from 'node:fs/promises'
 import { basename, extname, join } from 'node:path'
 import { KandinskyError } from '../errors.js'
-import { badFile, SourceFile } from './formats/file.js'
+import { badFile, listFolder, SourceFile } from './formats/file.js'
 import { readSafetensors } from './formats/safetensors.js'
 import type { StoredTensor } from './formats/stored.js'
 import { readTorch } from './formats/torch.js'
@@ -29,7 +28,7 @@ const MAX_INDEX_BYTES = 16 << 20
  * @throws KandinskyError `FILE_NOT_FOUND` if the folder holds no weights under a known name, `BAD_FILE`
  */
 export async function readWeights(folder: string, variant?: string): Promise<StoredTensor[]> {
-  const { file, sharded } = chooseWeights(await readdir(folder), folder, variant)
+  const { file, sharded } = chooseWeights(await listFolder(folder), folder, variant)
   return sharded ? readShards(folder, file) : readTensorFile(join(folder, file))
 }
 
@@ -57,7 +56,7 @@ export function chooseWeights(names: readonly string[], folder: string, variant?
 
 /** True if the folder holds a file that readWeights could take, whatever its variant. */
 export async function hasWeights(folder: string): Promise<boolean> {
-  const names = await readdir(folder).catch(() => [])
+  const names = await listFolder(folder)
   return names.some((name) => FORMATS.some(({ extension }) => name.endsWith(extension)))
 }
 

@@ -4,8 +4,9 @@
 //   models--{owner}--{name}/refs/{revision}             the commit that a branch or tag stood for
 // A snapshot's links and its ref are written when every file is there: what a ref names is complete.
 import { randomUUID } from 'node:crypto'
-import { copyFile, link, mkdir, readdir, readFile, rename, rm, statfs, symlink, writeFile } from 'node:fs/promises'
+import { copyFile, link, mkdir, readFile, rename, rm, statfs, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
+import { listTree } from '../checkpoint/formats/file.js'
 import { KandinskyError } from '../errors.js'
 import { COMMIT, type HubOptions, type Listing, list, type Repository, refused } from './api.js'
 import { download, sizeOf } from './download.js'
@@ -33,9 +34,9 @@ async function openSnapshot({ id, revision, folder }: Repository, wanted: Wanted
   const snapshot = join(folder, 'snapshots', ref.trim())
   if (!COMMIT.test(ref.trim()) || !(await exists(snapshot)))
     throw new KandinskyError('FILE_NOT_FOUND', `${dirname(folder)}, there is no ${id} of revision ${revision}`)
-  const entries = await readdir(snapshot, { recursive: true })
+  const entries = await listTree(snapshot)
   const sizes = await Promise.all(entries.map((name) => sizeOf(join(snapshot, name))))
-  const names = entries.filter((_, i) => sizes[i] !== undefined).map((name) => name.replaceAll('\\', '/'))
+  const names = entries.filter((_, i) => sizes[i] !== undefined)
   const { model } = await chooseFiles(names, wanted, async (name) => join(snapshot, name))
   return join(snapshot, model)
 }

@@ -29,11 +29,12 @@ export type Obtain = (name: string) => Promise<string>
  * @throws KandinskyError `FILE_NOT_FOUND` saying what the repository lacks, `BAD_FILE`
  */
 export async function chooseFiles(
-  names: string[],
+  all: readonly string[],
   wanted: Wanted,
   obtain: Obtain,
 ): Promise<{ files: string[]; model: string }> {
   const { id, file, subfolder } = wanted
+  const names = all.filter((name) => name === file || !/(^|\/)\./.test(name)) // without hidden files
   const base = subfolder ? `${subfolder}/` : ''
   const ggufs = names.filter((name) => name.startsWith(base) && /\.gguf$/i.test(name))
   if (file !== undefined && !names.includes(file)) throw missing(`${id} has no file ${file}`, ggufs)

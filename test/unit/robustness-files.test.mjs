@@ -1,6 +1,6 @@
 // Whatever the files of a checkpoint hold, fromPretrained gives a pipeline or a KandinskyError that names what is wrong.
 import assert from 'node:assert/strict'
-import { cpSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { cpSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import test from 'node:test'
 import fc from 'fast-check'
@@ -22,7 +22,6 @@ function changeJson(file, change) {
   writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), ...change }))
 }
 const config = (part, change) => (folder) => changeJson(path.join(folder, part, 'config.json'), change)
-const remove = (file) => (folder) => rmSync(path.join(folder, file), { recursive: true })
 const write = (file, text) => (folder) => writeFileSync(path.join(folder, file), text)
 
 /** { what is wrong: [pipeline, checkpoint, how it is made, code, message] } */

@@ -1,5 +1,9 @@
-import { type FileHandle, open } from 'node:fs/promises'
+import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import { KandinskyError } from '../../errors.js'
+
+/** Deeper than any repository of models is; links can form circles. */
+const MAX_TREE_DEPTH = 6
 
 /** A file opened for bounds-checked reading. */
 export class SourceFile {
@@ -43,6 +47,42 @@ export class SourceFile {
     }
     return buffer
   }
+}
+
+/**
+ * The names in a folder. Hidden ones are left out: what systems and editors leave there (macOS writes "._vocab.json"
+ * beside vocab.json) is no part of a model.
+ * @throws KandinskyError `FILE_NOT_FOUND`, `BAD_FILE`
+ */
+export async function listFolder(path: string): Promise<string[]> {
+  const names = await readdir(path).catch((cause) => {
+    throw fileError(path, cause)
+  })
+  return names.filter((name) => !name.startsWith('.')).sort()
+}
+
+/** The names of the folders in a folder, whether they lie there or are reached by a link. */
+export async function listSubfolders(path: string): Promise<string[]> {
+  const names = await listFolder(path)
+  const areFolders = await Promise.all(names.map((name) => isFolder(join(path, name))))
+  return names.filter((_, i) => areFolders[i])
+}
+
+/** Paths, with forward slashes, of what is in a folder and below it that is no folder; links are followed. */
+export async function listTree(path: string, depth = MAX_TREE_DEPTH): Promise<string[]> {
+  const names = await listFolder(path)
+  const inside = await Promise.all(
+    names.map(async (name) => {
+      if (!(await isFolder(join(path, name)))) return [name]
+      return depth > 1 ? (await listTree(join(path, name), depth - 1)).map((below) => `${name}/${below}`) : []
+    }),
+  )
+  return inside.flat()
+}
+
+/** False also for a link that leads nowhere. */
+async function isFolder(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined))?.isDirectory() ?? false
 }
 
 /** True if `length` bytes from `offset` lie inside `size` bytes and every number involved is exact. */
