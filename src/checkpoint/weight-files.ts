@@ -8,6 +8,7 @@ import { badFile, listFolder, SourceFile } from './formats/file.js'
 import { readSafetensors } from './formats/safetensors.js'
 import type { StoredTensor } from './formats/stored.js'
 import { readTorch } from './formats/torch.js'
+import { indexNames, withNewNames } from './old-names.js'
 
 const FORMATS = [
   {
@@ -29,7 +30,7 @@ const MAX_INDEX_BYTES = 16 << 20
  */
 export async function readWeights(folder: string, variant?: string): Promise<StoredTensor[]> {
   const { file, sharded } = chooseWeights(await listFolder(folder), folder, variant)
-  return sharded ? readShards(folder, file) : readTensorFile(join(folder, file))
+  return withNewNames(await (sharded ? readShards(folder, file) : readTensorFile(join(folder, file))))
 }
 
 /**
@@ -43,8 +44,8 @@ export function chooseWeights(names: readonly string[], folder: string, variant?
       for (const base of bases) {
         const file = `${base}${suffix}${extension}`
         if (names.includes(file)) return { file, sharded: false }
-        const index = `${base}${extension}.index${suffix}.json`
-        if (names.includes(index)) return { file: index, sharded: true }
+        const index = indexNames(base + extension, suffix).find((name) => names.includes(name))
+        if (index) return { file: index, sharded: true }
       }
   const others = names.filter((name) => FORMATS.some(({ extension }) => name.endsWith(extension)))
   throw new KandinskyError(

@@ -1,10 +1,10 @@
-// The JSON subset of safetensors headers: objects, arrays, strings and non-negative integers.
+// The JSON subset of safetensors headers: objects, arrays, strings, non-negative integers and null.
 //
 // JSON.parse does not do here: of duplicate keys it silently keeps the last, "__proto__" sets no key, and integers
 // above 2^53 lose digits. Objects become Maps, so that every string is an ordinary key.
 import { badFile } from './file.js'
 
-type Value = string | number | Value[] | Map<string, Value>
+type Value = string | number | null | Value[] | Map<string, Value>
 
 /** A header is an object of tensor entries, whose fields are at most lists. */
 const MAX_DEPTH = 3
@@ -43,7 +43,8 @@ class Parser {
     if ((next === '{' || next === '[') && depth > MAX_DEPTH) throw this.#fail('is nested too deeply')
     if (next === '{') return this.#object(depth)
     if (next === '[') return this.#array(depth)
-    return next === '"' ? this.#string() : this.#integer()
+    if (next === '"') return this.#string()
+    return this.#text.startsWith('null', this.#at) ? this.#null() : this.#integer()
   }
 
   #object(depth: number): Map<string, Value> {
@@ -86,6 +87,11 @@ class Parser {
     } catch (cause) {
       throw badFile(this.#path, `has a header with a malformed string at character ${start}`, { cause })
     }
+  }
+
+  #null(): null {
+    this.#at += 'null'.length
+    return null
   }
 
   #integer(): number {

@@ -56,7 +56,7 @@ function checkTensors(header: Map<string, unknown>, file: SourceFile, dataStart:
 }
 
 function checkMetadata(metadata: unknown, file: SourceFile): void {
-  if (metadata === undefined) return
+  if (metadata === undefined || metadata === null) return // older writers store null for none
   if (!(metadata instanceof Map) || [...metadata.values()].some((value) => typeof value !== 'string'))
     throw badFile(file.path, 'has a "__metadata__" that is not an object of strings')
 }
