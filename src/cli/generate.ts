@@ -1,4 +1,7 @@
+import { randomUUID } from 'node:crypto'
+import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { KandinskyError } from '../errors.js'
 import { makeImageGrid, type RawImage } from '../images/image.js'
 import type { Tiling, WeightType } from '../native.js'
 import { AutoPipeline } from '../pipelines/auto.js'
@@ -8,7 +11,8 @@ import { type Task, type TaskOptions, taskFor } from '../pipelines/families.js'
 import type { PretrainedOptions } from '../pipelines/loading/parts.js'
 import { Generator } from '../random.js'
 import { schedulerByName, schedulerShortNames } from '../schedulers/registry.js'
-import { parseMix, resolveMix } from './mix.js'
+import { isPicture, type Mix, parseMix, resolveMix } from './mix.js'
+import { expectPicture, prepareOutput } from './plan.js'
 import {
   type CliOption,
   formatBytes,
@@ -74,18 +78,18 @@ export const options: Record<string, CliOption> = {
     type: 'string',
     api: 'numInferenceSteps',
     value: 'N',
-    description: "denoising steps (default: the model's own, else 100)",
+    description: "denoising steps (default: the model's own, else 100, Kandinsky 3: 25)",
   },
   guidance: {
     type: 'string',
     api: 'guidanceScale',
     value: 'G',
-    description: "guidance scale (default: the model's own, else 4)",
+    description: "guidance scale (default: the model's own, else 4, Kandinsky 3: 3)",
   },
   width: {
     type: 'string',
     value: 'W',
-    description: "pixels, rounded up to a multiple of 64 (default: the model's own, else 512)",
+    description: "pixels, rounded up to a multiple of 64 (default: the model's own, else 512, Kandinsky 3: 1024)",
   },
   height: { type: 'string', value: 'H', description: 'the same' },
   count: { type: 'string', api: 'numImagesPerPrompt', value: 'N', description: 'pictures to make (default: 1)' },
@@ -131,17 +135,20 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
     throw new UsageError('expected one prompt (quote it), or --mix instead of it')
   const output = textOption(values, 'output') ?? 'out.png'
   const inputs = taskInputs(values)
+  const schedulerName = textOption(values, 'scheduler')
+  if (schedulerName !== undefined) schedulerByName(schedulerName, {})
+  const settings = samplingOptions(values)
+  await checkFiles(values, output, mix)
   const model = textOption(values, 'model') ?? (process.env.KANDINSKY_MODEL || demoModel(inputs, json))
   const generator = new Generator(numberOption(values, 'seed'))
   const bar = new ProgressBar(json)
-  const schedulerName = textOption(values, 'scheduler')
 
   const task = taskFor(inputs)
   const loading: PretrainedOptions = {
     weights: textOption(values, 'weights') as WeightType | undefined,
     variant: textOption(values, 'variant'),
     device: textOption(values, 'device'),
-    threads: numberOption(values, 'threads'),
+    threads: numberOption(values, 'threads', positive),
     signal,
     onProgress: ({ done, total }) => bar.update('loading', done, total, formatBytes(done)),
   }
@@ -161,11 +168,7 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
     ...(mix ? { mix: { items: await resolveMix(mix, signal), weights: mix.weights } } : { prompt }),
     ...inputs,
     ...{ generator, signal, onStep: reportStep(json, bar) },
-    negativePrompt: textOption(values, 'negative'),
-    numImagesPerPrompt: numberOption(values, 'count'),
-    priorNumInferenceSteps: numberOption(values, 'prior-steps'),
-    priorGuidanceScale: numberOption(values, 'prior-guidance'),
-    ...decodingOptions(values),
+    ...settings,
   } as unknown as TaskOptions[Task])) as { images: RawImage[] }
   // The mix as it was typed: pictures by their names.
   if (mix) for (const image of images) image.recipe = { ...image.recipe, mix }
@@ -195,7 +198,7 @@ function taskInputs(values: Invocation['values']): Inputs {
     image: textOption(values, 'image'),
     maskImage: textOption(values, 'mask'),
     hint: textOption(values, 'hint'),
-    strength: numberOption(values, 'strength'),
+    strength: numberOption(values, 'strength', { min: 0, max: 1 }),
   }
   // A task refuses the inputs of another by name, so those that are not given must be absent.
   return Object.fromEntries(Object.entries(inputs).filter(([, value]) => value !== undefined))
@@ -208,18 +211,36 @@ async function estimateDepth(picture: Inputs['hint'], source: string, loading: P
   return (await estimator.estimate(picture, { signal: loading.signal })).depth
 }
 
-function decodingOptions(values: Invocation['values']) {
+const positive = { integer: true, min: 1 }
+
+function samplingOptions(values: Invocation['values']) {
   const previewFile = textOption(values, 'preview')
   return {
-    numInferenceSteps: numberOption(values, 'steps'),
+    negativePrompt: textOption(values, 'negative'),
+    numImagesPerPrompt: numberOption(values, 'count', positive),
+    priorNumInferenceSteps: numberOption(values, 'prior-steps', positive),
+    priorGuidanceScale: numberOption(values, 'prior-guidance'),
+    numInferenceSteps: numberOption(values, 'steps', positive),
     guidanceScale: numberOption(values, 'guidance'),
-    width: numberOption(values, 'width'),
-    height: numberOption(values, 'height'),
+    width: numberOption(values, 'width', positive),
+    height: numberOption(values, 'height', positive),
     preview: previewFile !== undefined,
     callbackOnStepEnd: async ({ preview }: StepEvent) => {
       if (previewFile !== undefined && preview) await savePreview(preview, previewFile)
     },
   }
+}
+
+/** Pictures to be read are there, and those to be written have a place. */
+async function checkFiles(values: Invocation['values'], output: string, mix?: Mix): Promise<void> {
+  for (const flag of ['image', 'mask', 'hint']) {
+    const source = textOption(values, flag)
+    if (source !== undefined) await expectPicture(flag, source)
+  }
+  for (const item of mix?.items.filter(isPicture) ?? []) await expectPicture('mix', item)
+  await prepareOutput('output', output)
+  const preview = textOption(values, 'preview')
+  if (preview !== undefined) await prepareOutput('preview', preview)
 }
 
 /** The pictures so far side by side, at the size they will have. */
@@ -240,6 +261,18 @@ function reportStep(json: boolean, bar: ProgressBar): OnStep {
 async function save(images: RawImage[], output: string): Promise<string[]> {
   const { dir, name, ext } = path.parse(output)
   const files = images.map((_, i) => (images.length === 1 ? output : path.join(dir, `${name}-${i + 1}${ext}`)))
-  for (const [i, image] of images.entries()) await image.save(files[i]!)
+  for (const [i, image] of images.entries()) await saveOrKeep(image, files[i]!)
   return files
+}
+
+/** A picture that cannot be saved where it was asked for, although it could before, is not lost. */
+async function saveOrKeep(image: RawImage, file: string): Promise<void> {
+  try {
+    await image.save(file)
+  } catch (error) {
+    const kept = path.join(tmpdir(), `kandinsky-${randomUUID()}.png`)
+    await image.save(kept)
+    const { code, message } = error as KandinskyError
+    throw new KandinskyError(code, `${message}. The picture is in ${kept}`, { cause: error })
+  }
 }

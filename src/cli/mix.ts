@@ -1,6 +1,7 @@
 // `--mix 'text or image'=weight`: what the prior's interpolation takes, from the command line.
 import { existsSync } from 'node:fs'
-import { loadImage } from '../images/image.js'
+import path from 'node:path'
+import { imageFormats, loadImage } from '../images/image.js'
 import type { ImageOrPrompt } from '../pipelines/kandinsky2/prior.js'
 import { UsageError } from './terminal.js'
 
@@ -22,8 +23,14 @@ export function parseMix(texts: readonly string[]): Mix {
   return { items: parts.map(({ item }) => item), weights: parts.map(({ weight }) => weight) }
 }
 
-/** Loads the items that are files or URLs; the others are prompts. */
+/** Whether an item means a picture: a file, a URL, or the name of one that is missing. */
+export function isPicture(item: string): boolean {
+  return (
+    existsSync(item) || /^(https?|data|file):/i.test(item) || imageFormats.includes(path.extname(item).toLowerCase())
+  )
+}
+
+/** Loads the pictures; the other items are prompts. */
 export function resolveMix({ items }: Mix, signal: AbortSignal): Promise<ImageOrPrompt[]> {
-  const isImage = (item: string) => existsSync(item) || /^(https?|data|file):/i.test(item)
-  return Promise.all(items.map((item) => (isImage(item) ? loadImage(item, { signal }) : item)))
+  return Promise.all(items.map((item) => (isPicture(item) ? loadImage(item, { signal }) : item)))
 }

@@ -54,13 +54,27 @@ export function optionHelp(options: Record<string, CliOption>): string {
     .join('\n')
 }
 
-/** A numeric option; range checks are the API's. */
-export function numberOption(values: Invocation['values'], name: string): number | undefined {
+/** What a number must be beyond what every network and task allows; anything finite by default. */
+export interface NumberRange {
+  integer?: boolean
+  min?: number
+  max?: number
+}
+
+/** A numeric option, checked before anything is loaded. What depends on the model is checked by the API. */
+export function numberOption(
+  values: Invocation['values'],
+  name: string,
+  { integer = false, min = -Infinity, max = Infinity }: NumberRange = {},
+): number | undefined {
   const text = values[name]
   if (text === undefined) return undefined
   const value = typeof text === 'string' && text.trim() !== '' ? Number(text) : Number.NaN
-  if (Number.isNaN(value)) throw new UsageError(`expected a number for --${name} but received ${String(text)}`)
-  return value
+  if (Number.isFinite(value) && value >= min && value <= max && (!integer || Number.isSafeInteger(value))) return value
+  const range = max < Infinity ? ` from ${min} to ${max}` : min > -Infinity ? ` of at least ${min}` : ''
+  throw new UsageError(
+    `expected ${integer ? 'a whole' : 'a'} number${range} for --${name} but received ${String(text)}`,
+  )
 }
 
 export function textOption(values: Invocation['values'], name: string): string | undefined {

@@ -27,6 +27,8 @@ const FORMATS: Record<string, ImageFormat> = {
   '.tiff': 'tiff',
   '.gif': 'gif',
 }
+/** Endings of the names that `RawImage.save` takes. */
+export const imageFormats: readonly string[] = Object.keys(FORMATS)
 /** What Pillow would decode as well. SVG and PDF are programs rather than pictures and stay out. */
 const DECODED = ['png', 'jpeg', 'webp', 'heif', 'tiff', 'gif']
 
@@ -120,7 +122,7 @@ export class RawImage implements Pixels {
    */
   async save(file: string): Promise<void> {
     const format = typeof file === 'string' ? FORMATS[path.extname(file).toLowerCase()] : undefined
-    if (!format) throw invalid('path', `a name that ends in ${Object.keys(FORMATS).join(', ')}`, file)
+    if (!format) throw invalid('path', `a name that ends in ${imageFormats.join(', ')}`, file)
     const bytes = await this.toBuffer(format)
     const beside = `${file}.${randomUUID()}.tmp`
     try {

@@ -1,6 +1,7 @@
 // The command line as a user or a script meets it: output, exit codes, files.
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -43,6 +44,60 @@ test('help and version are printed and end with 0', () => {
   assert.match(kandinsky('--version').stdout, /^\d+\.\d+\.\d+\n$/)
 })
 
+test('what can be checked is checked before the model is looked for', () => {
+  const nowhere = ['generate', 'a', '-m', 'no-such-model.gguf']
+  writeFileSync(path.join(folder, 'file'), '')
+  for (const [args, message] of [
+    [['--steps', 'ten'], /a whole number of at least 1 for --steps but received ten/],
+    [['--steps', '2.5'], /--steps/],
+    [['--count', '0'], /--count/],
+    [['--width', '-64'], /--width/],
+    [['--height', '1e400'], /--height/],
+    [['--guidance', 'Infinity'], /--guidance/],
+    [['--prior-steps', '0'], /--prior-steps/],
+    [['--threads', '0'], /--threads/],
+    [['--strength', '2'], /from 0 to 1 for --strength but received 2/],
+    [['--scheduler', 'dpmpp'], /scheduler/],
+    [['--image', 'nope.png'], /--image nope.png does not exist/],
+    [['--image', folder], /--image .* is not a file but a folder/],
+    [['--mask', 'nope.png', '--image', main], /--mask nope.png does not exist/],
+    [['--hint', 'nope.png'], /--hint nope.png does not exist/],
+    [['-o', 'x.xyz'], /a name that ends in .png.* for --output but received x.xyz/],
+    [['-o', 'x'], /--output but received x/],
+    [['-o', 'file/x.png'], /--output file\/x.png could not be written/],
+    [['--preview', 'p.xyz'], /--preview/],
+  ]) {
+    const { status, stderr } = kandinsky(...nowhere, ...args)
+    assert.notEqual(status, 0, args.join(' '))
+    assert.match(stderr, message)
+  }
+  const missing = kandinsky('generate', '-m', 'no-such-model.gguf', '--mix', 'missing.png=0.5', '--mix', 'a cat=0.5')
+  assert.match(missing.stderr, /--mix missing.png does not exist/)
+  rmSync(path.join(folder, 'file'))
+})
+
+test('folders of outputs are made', () => {
+  const { status, stderr } = kandinsky('generate', 'a', ...small, '-o', 'new/folder/x.png')
+  assert.equal(status, 0, stderr)
+  assert.ok(existsSync(path.join(folder, 'new', 'folder', 'x.png')))
+  rmSync(path.join(folder, 'new'), { recursive: true })
+})
+
+test('a picture whose folder went away meanwhile is kept elsewhere, and that is said', async () => {
+  const gone = path.join(folder, 'gone')
+  const child = spawn(process.execPath, [main, 'generate', 'a', ...small, '-o', 'gone/x.png'], { cwd: folder })
+  let text = ''
+  child.stderr.setEncoding('utf8').on('data', (chunk) => {
+    text += chunk
+    if (text.includes('prior')) rmSync(gone, { recursive: true, force: true })
+  })
+  const [code] = await once(child, 'close')
+  assert.equal(code, 1)
+  const kept = /Could not write gone\/x.png: .*The picture is in (\S+\.png)/.exec(text)?.[1]
+  assert.ok(kept && existsSync(kept), text)
+  rmSync(kept)
+})
+
 test('wrong usage ends with 2 and says what was expected', () => {
   for (const [args, message] of [
     [[], /Usage/],
@@ -50,8 +105,11 @@ test('wrong usage ends with 2 and says what was expected', () => {
     [['generate'], /expected one prompt/],
     [['generate', 'a', 'b'], /expected one prompt/],
     [['generate', 'a', '--colour', 'red'], /Unknown option '--colour'/],
-    [['generate', 'a', ...small, '--steps', 'many'], /expected a number for --steps but received many/],
-    [['generate', 'a', ...small, '--steps=-3'], /numInferenceSteps/],
+    [
+      ['generate', 'a', ...small, '--steps', 'many'],
+      /expected a whole number of at least 1 for --steps but received many/,
+    ],
+    [['generate', 'a', ...small, '--steps=-3'], /expected a whole number of at least 1 for --steps but received -3/],
     [['generate', 'a', ...small, '--guidance', 'NaN'], /guidance/],
     [['generate', 'a', ...small, '--device', 'toaster'], /device/],
     [['generate', 'a', ...small, '--scheduler', 'magic'], /scheduler/],
