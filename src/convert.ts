@@ -1,5 +1,5 @@
 // Writes a checkpoint as one of our GGUF files.
-import { realpath, rm, stat } from 'node:fs/promises'
+import { mkdtemp, realpath, rm, stat } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
 import { fileError } from './checkpoint/formats/file.js'
 import { ggufMetadata } from './checkpoint/gguf.js'
@@ -63,6 +63,7 @@ export async function convert(source: string, output: string, options: ConvertOp
   const { signal, onProgress } = options
   signal?.throwIfAborted()
   const path = await checkOutput(output)
+  const before = await identityOf(path)
   const checkpoint = await openSource(source, options)
   const components = await openComponents(checkpoint, options.skip ?? [])
   const tensors = components.flatMap((component) => fileTensors(component, weights, rules))
@@ -72,6 +73,8 @@ export async function convert(source: string, output: string, options: ConvertOp
   )
   const zeroImage = options.skipZeroImage ? undefined : await zeroImageEmbeds(checkpoint, path, options)
   const metadata = await ggufMetadata(basename(checkpoint.source, '.gguf'), checkpoint, components, zeroImage)
+  if ((await identityOf(path)) !== before)
+    throw new KandinskyError('BAD_FILE', `${path} cannot be written: another process wrote it meanwhile`)
   await cancellable(signal, (cancel) =>
     binding().writeGguf({ path, metadata, tensors, threads, cancel }, (done, total) => onProgress?.({ done, total })),
   )
@@ -131,6 +134,12 @@ async function openComponents(checkpoint: Checkpoint, skip: readonly string[]): 
   return Promise.all(kept.map(async (name) => (await checkpoint.component(name))!))
 }
 
+/** What tells one file at a path from another; undefined if there is none. */
+async function identityOf(path: string): Promise<string | undefined> {
+  const found = await stat(path, { bigint: true }).catch(() => undefined)
+  return found && [found.dev, found.ino, found.size, found.mtimeNs].join()
+}
+
 /** Compares what files are, not how they are called: paths can differ by links. */
 async function refuseOverwriting(output: string, sources: string[]): Promise<void> {
   const existing = await stat(output).catch(() => undefined)
@@ -159,14 +168,17 @@ async function zeroImageEmbeds(
   const component = await prior?.component('image_encoder')
   if (!component) return undefined
   if (component.tensors.every(({ path }) => path.endsWith('.gguf'))) return embedZeros(component, options)
-  const path = `${output}.image_encoder`
+  const folder = await mkdtemp(join(dirname(output), '.kandinsky-')).catch((cause) => {
+    throw fileError(dirname(output), cause)
+  })
+  const path = join(folder, 'image_encoder.gguf')
   const metadata = await ggufMetadata('image_encoder', prior!, [component], undefined)
   const job = { path, metadata, tensors: fileTensors(component), threads: checkThreads(options.threads) }
   try {
     await cancellable(options.signal, (cancel) => binding().writeGguf({ ...job, cancel }))
     return await embedZeros((await (await openCheckpoint(path)).component('image_encoder'))!, options)
   } finally {
-    await rm(path, { force: true })
+    await rm(folder, { recursive: true, force: true })
   }
 }
 

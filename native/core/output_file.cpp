@@ -1,6 +1,7 @@
 #include "core/output_file.h"
 
 #include <filesystem>
+#include <random>
 
 #include "core/error.h"
 
@@ -17,12 +18,19 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
 #endif
 
 namespace kandinsky {
 
 namespace fs = std::filesystem;
+
+static fs::path folder_of(const std::string& path) {
+  const fs::path target = fs::u8path(path);
+  return target.has_parent_path() ? target.parent_path() : fs::path(".");
+}
 
 /// Throws unless `path` may name a new file.
 static void check_target(const std::string& path) {
@@ -30,9 +38,42 @@ static void check_target(const std::string& path) {
   std::error_code ignored;
   if (fs::is_directory(target, ignored))
     fail(ErrorCode::bad_file, "{} cannot be written: it is a folder", path);
-  const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
+  const fs::path folder = folder_of(path);
   if (!fs::is_directory(folder, ignored))
     fail(ErrorCode::file_not_found, "{} cannot be written: the folder does not exist", path);
+}
+
+static constexpr size_t random_digits = 16;
+
+static std::string partial_prefix(const std::string& path) {
+  return "." + fs::u8path(path).filename().u8string() + ".";
+}
+
+static std::string partial_name(const std::string& path) {
+  static const char digits[] = "0123456789abcdef";
+  std::random_device random;
+  std::string name = partial_prefix(path);
+  for (size_t i = 0; i < random_digits; ++i) name += digits[random() % 16];
+  return (folder_of(path) / fs::u8path(name + ".partial")).u8string();
+}
+
+static bool is_partial_name(const std::string& name, const std::string& prefix) {
+  const std::string suffix = ".partial";
+  return name.size() == prefix.size() + random_digits + suffix.size() && name.compare(0, prefix.size(), prefix) == 0 &&
+         name.find_first_not_of("0123456789abcdef", prefix.size()) == prefix.size() + random_digits &&
+         name.compare(prefix.size() + random_digits, suffix.size(), suffix) == 0;
+}
+
+/// Deletes a file that no living process writes. False if one does.
+static bool remove_unless_locked(const fs::path& file);
+
+/// Throws if somebody is writing the same target.
+void OutputFile::clear_leftovers() const {
+  std::error_code ignored;
+  const std::string prefix = partial_prefix(path_);
+  for (const auto& entry : fs::directory_iterator(folder_of(path_), ignored))
+    if (is_partial_name(entry.path().filename().u8string(), prefix) && !remove_unless_locked(entry.path()))
+      refuse("it is being written already");
 }
 
 void OutputFile::refuse(const std::string& what) const {
@@ -43,12 +84,16 @@ void OutputFile::refuse(const std::string& what) const {
 
 static std::string last_error() { return "error " + std::to_string(GetLastError()); }
 
-OutputFile::OutputFile(const std::string& path) : path_(path), partial_(path + ".partial") {
+static bool remove_unless_locked(const fs::path& file) {
+  return DeleteFileW(file.c_str()) || GetLastError() != ERROR_SHARING_VIOLATION;
+}
+
+OutputFile::OutputFile(const std::string& path) : path_(path), partial_(partial_name(path)) {
   check_target(path);
+  clear_leftovers();
   // No sharing is the lock.
-  handle_ = CreateFileW(fs::u8path(partial_).c_str(), GENERIC_WRITE, 0, nullptr, CREATE_ALWAYS, 0, nullptr);
-  if (handle_ == INVALID_HANDLE_VALUE)
-    refuse(GetLastError() == ERROR_SHARING_VIOLATION ? "it is being written already" : last_error());
+  handle_ = CreateFileW(fs::u8path(partial_).c_str(), GENERIC_WRITE, 0, nullptr, CREATE_NEW, 0, nullptr);
+  if (handle_ == INVALID_HANDLE_VALUE) refuse(last_error());
 }
 
 OutputFile::~OutputFile() {
@@ -80,30 +125,46 @@ void OutputFile::commit() {
 
 #else
 
-OutputFile::OutputFile(const std::string& path) : path_(path), partial_(path + ".partial") {
-  check_target(path);
-  while (!open_and_lock()) {
+/// Makes what follows one step for other writers in the same folder. Without it (some network file systems lock no
+/// folders) files still never mix.
+class FolderLock {
+ public:
+  explicit FolderLock(const fs::path& folder) : descriptor_(::open(folder.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY)) {
+    for (int i = 0; i < attempts && descriptor_ >= 0 && ::flock(descriptor_, LOCK_EX | LOCK_NB) != 0; ++i) {
+      if (errno != EWOULDBLOCK && errno != EINTR) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
   }
+  ~FolderLock() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  static constexpr int attempts = 200;
+  int descriptor_;
+};
+
+static bool remove_unless_locked(const fs::path& file) {
+  const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (descriptor < 0) return true;
+  const bool is_free = ::flock(descriptor, LOCK_EX | LOCK_NB) == 0;
+  if (is_free) ::unlink(file.c_str());
+  ::close(descriptor);
+  return is_free;
 }
 
-/// False if the file was renamed or deleted by its writer between opening and locking: it must be opened anew, or this
-/// would write into somebody's finished file.
-bool OutputFile::open_and_lock() {
-  descriptor_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+OutputFile::OutputFile(const std::string& path) : path_(path), partial_(partial_name(path)) {
+  check_target(path);
+  const FolderLock lock(folder_of(path));
+  clear_leftovers();
+  descriptor_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
   if (descriptor_ < 0) refuse(std::strerror(errno));
-  if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
-    const bool is_locked = errno == EWOULDBLOCK;
-    ::close(descriptor_);
-    refuse(is_locked ? "it is being written already" : "it cannot be locked");
-  }
-  struct stat opened, named;
-  const bool is_named = ::fstat(descriptor_, &opened) == 0 && ::stat(partial_.c_str(), &named) == 0 &&
-                        opened.st_ino == named.st_ino && opened.st_dev == named.st_dev;
-  if (is_named && ::ftruncate(descriptor_, 0) == 0) return true;
-  const std::string reason = std::strerror(errno);
+  if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
+  ::unlink(partial_.c_str());
   ::close(descriptor_);
-  if (is_named) refuse(reason);
-  return false;
+  refuse("it cannot be locked");
 }
 
 OutputFile::~OutputFile() {

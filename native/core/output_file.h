@@ -7,9 +7,9 @@
 
 namespace kandinsky {
 
-/// Writes to `<path>.partial`, which commit() renames to `path`; without commit() it is deleted. The partial file is
-/// locked while it is written: a second writer of the same path is refused, and what a killed process has left behind is
-/// simply written over.
+/// Writes to a hidden file beside `path`, which commit() renames to `path`; without commit() it is deleted. The file is
+/// created under a name that nobody has, ".<name>.<16 hexadecimal digits>.partial", and locked while it is written: a
+/// second writer of the same path is refused, and what a killed process has left behind is cleared away.
 class OutputFile {
  public:
   /// Throws file_not_found if the folder is missing, bad_file if it may not be written to or `path` is a folder.
@@ -26,13 +26,14 @@ class OutputFile {
  private:
   [[noreturn]] void refuse(const std::string& what) const;
 
+  void clear_leftovers() const;
+
   std::string path_, partial_;
   uint64_t size_ = 0;
   bool committed_ = false;
 #ifdef _WIN32
   void* handle_ = nullptr;
 #else
-  bool open_and_lock();
   int descriptor_ = -1;
 #endif
 };

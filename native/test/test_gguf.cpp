@@ -236,17 +236,23 @@ TEST(gguf_writer_leaves_nothing_behind) {
   CHECK_THROWS(file_not_found, "folder", write_gguf(folder + "/no/out.gguf", {}, {good}, 1, nullptr, nullptr));
   CHECK_THROWS(bad_file, "folder", write_gguf(folder, {}, {good}, 1, nullptr, nullptr));
 
-  test::write_bytes(path + ".partial", std::string(100000, 'x'));  // of a process that was killed
+  const std::string left = folder + "/.out.gguf.0123456789abcdef.partial";  // by a process that was killed
+  test::write_bytes(left, std::string(100000, 'x'));
+  test::write_bytes(path + ".partial", "somebody's");
   write({good});
   CHECK(read_gguf(path).tensors.size() == 1);
   CHECK(test::read_bytes(path).size() < 1000);
-  CHECK(!fs::exists(path + ".partial"));
+  CHECK(!fs::exists(left));
+  CHECK(test::read_bytes(path + ".partial").size() == 10);
+  CHECK(std::distance(fs::directory_iterator(folder), {}) == 2);
 }
 
 #ifndef _WIN32
 TEST(gguf_writer_reports_a_full_disk) {
   // A limit on the size of files stands in for the disk's end.
-  const std::string path = temporary_path("full.gguf");
+  const std::string folder = temporary_path("full");
+  std::filesystem::create_directories(folder);
+  const std::string path = folder + "/full.gguf";
   rlimit limit;
   getrlimit(RLIMIT_FSIZE, &limit);
   const rlimit small = {1 << 20, limit.rlim_max};
@@ -256,7 +262,7 @@ TEST(gguf_writer_reports_a_full_disk) {
                write_gguf(path, {}, {random_source("a", {1 << 20}, Type::f32)}, 1, nullptr, nullptr));
   setrlimit(RLIMIT_FSIZE, &limit);
   std::signal(SIGXFSZ, previous);
-  CHECK(!std::filesystem::exists(path) && !std::filesystem::exists(path + ".partial"));
+  CHECK(std::filesystem::is_empty(folder));
 }
 #endif
 
