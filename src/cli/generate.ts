@@ -6,6 +6,7 @@ import { makeImageGrid, type RawImage } from '../images/image.js'
 import type { Tiling, WeightType } from '../native.js'
 import { AutoPipeline } from '../pipelines/auto.js'
 import type { OnStep, StepEvent } from '../pipelines/call/progress.js'
+import { plainSeed } from '../pipelines/call/provenance.js'
 import { DepthEstimator } from '../pipelines/depth-estimator.js'
 import { type Task, type TaskOptions, taskFor } from '../pipelines/families.js'
 import type { PretrainedOptions } from '../pipelines/loading/parts.js'
@@ -20,6 +21,7 @@ import {
   type Invocation,
   numberOption,
   ProgressBar,
+  seedOption,
   textOption,
   UsageError,
 } from './terminal.js'
@@ -72,7 +74,7 @@ export const options: Record<string, CliOption> = {
   seed: {
     type: 'string',
     value: 'N',
-    description: 'seed of the noise; the same seed gives the same picture (default: random)',
+    description: 'seed of the noise; the same seed gives the same picture (default, or -1: random)',
   },
   steps: {
     type: 'string',
@@ -140,8 +142,8 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
   const settings = samplingOptions(values)
   await checkFiles(values, output, mix)
   const model = textOption(values, 'model') ?? (process.env.KANDINSKY_MODEL || demoModel(inputs, json))
-  const generator = new Generator(numberOption(values, 'seed'))
-  const bar = new ProgressBar(json)
+  const generator = new Generator(seedOption(values, 'seed'))
+  using bar = new ProgressBar(json)
 
   const task = taskFor(inputs)
   const loading: PretrainedOptions = {
@@ -175,7 +177,7 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
   bar.end()
   const files = await save(images, output)
   const seconds = (performance.now() - started) / 1000
-  if (json) console.log(JSON.stringify({ type: 'result', files, seed: generator.seed, seconds }))
+  if (json) console.log(JSON.stringify({ type: 'result', files, seed: plainSeed(generator.seed), seconds }))
   else console.log(`${files.join(', ')} (seed ${generator.seed}, ${seconds.toFixed(1)} s)`)
 }
 

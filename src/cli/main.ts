@@ -51,17 +51,34 @@ async function main(): Promise<number> {
   return 0
 }
 
+/** `--seed -1` as `--seed=-1`: parseArgs takes what begins with a dash for an option. */
+function joinNegative(args: string[]): string[] {
+  const joined: string[] = []
+  for (const arg of args) {
+    const previous = joined.at(-1)
+    if (/^-\d/.test(arg) && previous !== undefined && /^--[^=]+$/.test(previous)) joined[joined.length - 1] += `=${arg}`
+    else joined.push(arg)
+  }
+  return joined
+}
+
 class Interrupted extends Error {}
 
 function parse(command: Command, args: string[]) {
   try {
     const options = { ...command.options, help: { type: 'boolean', short: 'h' } } as const
-    const { values, positionals } = parseArgs({ args, options, allowPositionals: true })
+    const { values, positionals } = parseArgs({ args: joinNegative(args), options, allowPositionals: true })
     return { values: values as Invocation['values'], positionals }
   } catch (error) {
     throw new UsageError((error as Error).message)
   }
 }
+
+// Who read the output has had enough (`| head -1`): nobody is left to tell.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0)
+  throw error
+})
 
 main().then(
   (code) => {

@@ -77,6 +77,15 @@ export function numberOption(
   )
 }
 
+/** A seed of up to 64 bits, which a number does not hold; undefined for -1, which other programs take for "random". */
+export function seedOption(values: Invocation['values'], name: string): number | bigint | undefined {
+  const text = textOption(values, name)?.trim()
+  if (text === undefined || text === '-1') return undefined
+  if (!/^[-+]?\d{1,20}$/.test(text) || BigInt(text) < -(2n ** 63n) || BigInt(text) >= 2n ** 64n)
+    throw new UsageError(`expected a whole number from -2^63 to 2^64 - 1 for --${name} but received ${text}`)
+  return Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text)
+}
+
 export function textOption(values: Invocation['values'], name: string): string | undefined {
   const value = values[name]
   return typeof value === 'string' ? value : undefined
@@ -94,13 +103,8 @@ export class ProgressBar {
     if (this.json || total <= 0) return
     const fraction = Math.min(1, done / total)
     if (process.stderr.isTTY) {
-      const columns = 30
-      const filled = Math.round(fraction * columns)
-      const bar = '█'.repeat(filled) + '░'.repeat(columns - filled)
       if (this.#drawn && label !== this.#label) process.stderr.write('\n')
-      process.stderr.write(
-        `\r\x1b[K${label.padEnd(10)} ${bar} ${String(Math.round(fraction * 100)).padStart(3)}% ${detail}`,
-      )
+      process.stderr.write(`\r\x1b[K${progressLine(label, fraction, detail, process.stderr.columns)}`)
       this.#drawn = true
     } else {
       const tenth = Math.floor(fraction * 10)
@@ -115,6 +119,20 @@ export class ProgressBar {
     if (this.#drawn) process.stderr.write('\n')
     this.#drawn = false
   }
+
+  /** Messages of errors stand on a line of their own. */
+  [Symbol.dispose](): void {
+    this.end()
+  }
+}
+
+/** A line that fits a terminal of so many columns: a longer one would wrap, and each update stay on the screen. */
+export function progressLine(label: string, fraction: number, detail: string, columns = 80): string {
+  const before = `${label.padEnd(10)} `
+  const behind = ` ${String(Math.round(fraction * 100)).padStart(3)}% ${detail}`
+  const cells = Math.max(0, Math.min(30, columns - 1 - before.length - behind.length))
+  const filled = Math.round(fraction * cells)
+  return `${before}${'█'.repeat(filled)}${'░'.repeat(cells - filled)}${behind}`.slice(0, Math.max(0, columns - 1))
 }
 
 export function formatBytes(bytes: number): string {

@@ -6,6 +6,7 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
+import { progressLine } from '../../dist/cli/terminal.js'
 import { checkpoint } from '../helpers/cases.mjs'
 
 const main = path.resolve(import.meta.dirname, '../../dist/cli/main.js')
@@ -74,6 +75,46 @@ test('what can be checked is checked before the model is looked for', () => {
   const missing = kandinsky('generate', '-m', 'no-such-model.gguf', '--mix', 'missing.png=0.5', '--mix', 'a cat=0.5')
   assert.match(missing.stderr, /--mix missing.png does not exist/)
   rmSync(path.join(folder, 'file'))
+})
+
+test('seeds have 64 bits, and -1 is a random one', () => {
+  const seedOf = (...args) =>
+    kandinsky('generate', 'a', ...small, '-o', 'seed.png', '--json', ...args)
+      .lines()
+      .at(-1).seed
+  assert.equal(seedOf('--seed', '6687881544318117707'), '6687881544318117707')
+  assert.equal(seedOf('--seed', '-2'), -2)
+  assert.equal(seedOf('--seed', '42'), 42)
+  const random = seedOf('--seed', '-1')
+  assert.ok(Number.isSafeInteger(random) && random >= 0, random)
+  for (const wrong of ['1.5', '18446744073709551616', 'x', '']) {
+    const { status, stderr } = kandinsky('generate', 'a', ...small, '--seed', wrong)
+    assert.equal(status, 2)
+    assert.match(stderr, /a whole number from -2\^63 to 2\^64 - 1 for --seed/)
+  }
+  rmSync(path.join(folder, 'seed.png'))
+})
+
+test('a reader that has had enough ends the command quietly', async () => {
+  const child = spawn(process.execPath, [main, 'generate', 'a', ...small, '-o', 'pipe.png', '--json'], { cwd: folder })
+  let text = ''
+  child.stderr.on('data', (chunk) => {
+    text += chunk
+  })
+  child.stdout.once('data', () => child.stdout.destroy())
+  const [code] = await once(child, 'close')
+  assert.equal(text, '')
+  assert.equal(code, 0)
+  rmSync(path.join(folder, 'pipe.png'), { force: true })
+})
+
+test('a progress line fits the terminal', () => {
+  for (const columns of [200, 80, 62, 40, 20, 5, 1]) {
+    const line = progressLine('decoder', 0.5, '50/100, 12:30 min left', columns)
+    assert.ok(line.length < Math.max(columns, 1), `${columns}: ${line}`)
+  }
+  assert.match(progressLine('decoder', 0.5, '50/100', 40), /^decoder {4}█+░+ {2}50% 50\/100$/)
+  assert.match(progressLine('decoder', 0.5, '50/100'), /█{15}░{15}/)
 })
 
 test('folders of outputs are made', () => {

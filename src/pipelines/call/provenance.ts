@@ -72,6 +72,7 @@ export function attachRecipe(
   }
 }
 
-function plainSeed(seed: number | bigint): number | string {
+/** A seed as JSON holds it without loss. */
+export function plainSeed(seed: number | bigint): number | string {
   return Number.isSafeInteger(Number(seed)) ? Number(seed) : String(seed)
 }
