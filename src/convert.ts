@@ -11,7 +11,7 @@ import { binding, type TensorSource, type WeightType } from './native.js'
 import { cancellable } from './networks/cancellable.js'
 import { checkThreads } from './networks/devices.js'
 import { Network } from './networks/network.js'
-import { checkWeightType, type Rule } from './networks/policy.js'
+import { checkWeightType, type FallbackListener, isVector, type Rule } from './networks/policy.js'
 import { tensorSources } from './networks/sources.js'
 import { Tensor } from './tensor.js'
 
@@ -43,6 +43,8 @@ export interface ConvertResult {
   bytes: number
   /** names in the file */
   components: string[]
+  /** what is not quite as it was asked for, in words */
+  notes: string[]
 }
 
 /**
@@ -66,7 +68,9 @@ export async function convert(source: string, output: string, options: ConvertOp
   const before = await identityOf(path)
   const checkpoint = await openSource(source, options)
   const components = await openComponents(checkpoint, options.skip ?? [])
-  const tensors = components.flatMap((component) => fileTensors(component, weights, rules))
+  const fallbacks = new Fallbacks()
+  const tensors = components.flatMap((component) => fileTensors(component, weights, rules, fallbacks.add))
+  expectMatches(rules, tensors)
   await refuseOverwriting(
     path,
     components.flatMap((component) => component.tensors.map((tensor) => tensor.path)),
@@ -78,15 +82,46 @@ export async function convert(source: string, output: string, options: ConvertOp
   await cancellable(signal, (cancel) =>
     binding().writeGguf({ path, metadata, tensors, threads, cancel }, (done, total) => onProgress?.({ done, total })),
   )
-  return { path, bytes: (await stat(path)).size, components: components.map(({ name }) => name) }
+  return {
+    path,
+    bytes: (await stat(path)).size,
+    components: components.map(({ name }) => name),
+    notes: fallbacks.notes(),
+  }
 }
 
 /** A component's tensors under the names they have in a file. */
-function fileTensors(component: Component, weights?: WeightType, rules?: readonly Rule[]): TensorSource[] {
-  return tensorSources(component, weights, rules).map((tensor) => ({
+function fileTensors(
+  component: Component,
+  weights?: WeightType,
+  rules?: readonly Rule[],
+  onFallback?: FallbackListener,
+): TensorSource[] {
+  return tensorSources(component, weights, rules, onFallback).map((tensor) => ({
     ...tensor,
     name: `${component.name}.${tensor.name}`,
   }))
+}
+
+/** Counts the matrices that a type does not fit. */
+class Fallbacks {
+  readonly #counts = new Map<string, number>()
+
+  readonly add: FallbackListener = (wanted, given) => {
+    const change = `${wanted} does not fit the rows of some matrices, which are ${given} instead`
+    this.#counts.set(change, (this.#counts.get(change) ?? 0) + 1)
+  }
+
+  notes(): string[] {
+    return [...this.#counts].map(([change, count]) => `${change}: ${count}`)
+  }
+}
+
+/** A rule that changes nothing is a slip. */
+function expectMatches(rules: readonly Rule[], tensors: readonly TensorSource[]): void {
+  for (const { pattern } of rules)
+    if (!tensors.some(({ name, shape }) => !isVector(shape) && name.search(pattern) >= 0))
+      throw invalid('rules', 'patterns that match the name of a matrix', pattern.source)
 }
 
 function checkOptions({ weights, rules, threads }: ConvertOptions) {

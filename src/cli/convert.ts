@@ -58,6 +58,7 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
     onProgress: ({ done, total }) => bar.update('converting', done, total, formatBytes(done)),
   })
   bar.end()
+  if (!json) for (const note of result.notes) console.error(`note: ${note}`)
   if (json) console.log(JSON.stringify({ type: 'result', ...result }))
   else
     console.log(

@@ -14,6 +14,9 @@ export interface Rule {
   type: WeightType
 }
 
+/** Hears of a matrix that gets another type than was asked for, because its rows are no whole number of blocks. */
+export type FallbackListener = (wanted: WeightType, given: WeightType) => void
+
 /** What a type falls to where a row is no whole number of its blocks: K-quants take 256 values, legacy ones 32. */
 const FALLBACK: Partial<Record<WeightType, WeightType>> = {
   q6_K: 'q8_0',
@@ -40,10 +43,10 @@ export function targetType(
   precision: Precision,
   weights?: WeightType,
   rules: readonly Rule[] = [],
+  onFallback?: FallbackListener,
 ): WeightType {
   const { name, shape, type } = tensor
-  // Vectors: norms, biases and the like. Widening them is exact, and element-wise kernels want float32.
-  if (shape.filter((n) => n !== 1).length < 2) return 'f32'
+  if (isVector(shape)) return 'f32'
   const row = matrixShape(shape, tensor.transposed).at(-1) ?? 1
   const rule = rules.find(({ pattern }) => `${component}.${name}`.search(pattern) >= 0)
   if (rule) {
@@ -59,7 +62,14 @@ export function targetType(
   if (weights === undefined) return isWeightType(type) ? type : 'f32'
   if (isFloat(weights)) return weights
   if (precision === 'half') return 'f16'
-  return fitToRow(precision === 'q8_0' ? 'q8_0' : weights, row)
+  const given = fitToRow(precision === 'q8_0' ? 'q8_0' : weights, row)
+  if (row % blockLength(weights) !== 0) onFallback?.(weights, given)
+  return given
+}
+
+/** Norms, biases and the like: widening them is exact, and element-wise kernels want float32. */
+export function isVector(shape: readonly number[]): boolean {
+  return shape.filter((n) => n !== 1).length < 2
 }
 
 /**
