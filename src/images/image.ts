@@ -7,6 +7,7 @@ import path from 'node:path'
 import type sharp from 'sharp'
 import type { Sharp } from 'sharp'
 import { invalid, KandinskyError } from '../errors.js'
+import { unsupportedKind } from './kinds.js'
 import { convertPixels, type ImageMode, type Pixels } from './pixels.js'
 import { addRecipe, parseRecipe, type Recipe } from './recipe.js'
 import { type Resample, resizePixels } from './resize.js'
@@ -223,6 +224,8 @@ function fromPixels({ data, width, height, channels }: Pixels, recipe?: Recipe):
 
 async function readHeader(bytes: Buffer, name: string): Promise<{ format: string; width: number; height: number }> {
   if (bytes.length === 0) throw notAnImage(name, 'no bytes')
+  const unsupported = unsupportedKind(bytes)
+  if (unsupported) throw notAnImage(name, unsupported)
   try {
     const { format, width, height } = await loadSharp()(bytes, { limitInputPixels: false }).metadata()
     return { format, width, height }
@@ -234,6 +237,9 @@ async function readHeader(bytes: Buffer, name: string): Promise<{ format: string
 
 async function decode(image: Sharp, name: string, mode: ImageMode): Promise<RawImage> {
   try {
+    // libvips converts by a profile where Pillow does plain arithmetic: up to 109/255 apart.
+    if ((await image.metadata()).space === 'cmyk')
+      throw notAnImage(name, 'a CMYK picture, which is not supported; save it as RGB first')
     const { data, info } = await image
       .autoOrient()
       .toColourspace('srgb')

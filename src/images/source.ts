@@ -2,6 +2,7 @@
 import { readFile as readWhole, stat } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { invalid, KandinskyError } from '../errors.js'
+import { isNoPath } from './kinds.js'
 
 /** in bytes: a TIFF file of 64 megapixels still passes */
 const MAX_BYTES = 256 * 2 ** 20
@@ -31,6 +32,8 @@ export async function readBytes(source: ByteSource, signal?: AbortSignal): Promi
     return readUrl(source, signal)
   if (typeof source !== 'string' || source === '' || source.includes('\0'))
     throw invalid('source', 'a path, a URL, a Buffer, a Uint8Array or an ArrayBuffer', source)
+  if (isNoPath(source))
+    throw invalid('source', 'a path or a URL (base64 needs "data:image/png;base64," before it)', source)
   return readFile(source, signal)
 }
 
