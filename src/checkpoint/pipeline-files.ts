@@ -137,7 +137,8 @@ export function expectComplete(checkpoint: Checkpoint, ignore: readonly string[]
     )
 }
 
-const PRIOR = 'prior_'
+/** What the prior's parts and files are prefixed with beside a decoder's. */
+export const PRIOR = 'prior_'
 
 function combinedName(name: string, decoderSlots: ReadonlyMap<string, string>): string {
   return decoderSlots.has(name) ? PRIOR + name : name

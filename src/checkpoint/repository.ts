@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import type { Config, ConfigValue } from '../native.js'
 import { badFile, listFolder, listSubfolders, SourceFile } from './formats/file.js'
-import { type Component, PipelineFiles, pipelineSlots } from './pipeline-files.js'
+import { CombinedFiles, type Component, PipelineFiles, PRIOR, pipelineSlots } from './pipeline-files.js'
 import { hasWeights, readWeights } from './weight-files.js'
 
 /** The largest, XLM-R's tokenizer.json, has 9 MB. It is also what our GGUF reader takes as one string. */
@@ -25,8 +25,9 @@ const SINGLE_NETWORKS: Readonly<Record<string, string>> = { DPTForDepthEstimatio
  * Opens a folder that holds a model_index.json.
  * @throws KandinskyError `BAD_FILE`, `UNSUPPORTED_MODEL`
  */
-export async function openRepository(folder: string, variant?: string): Promise<PipelineFiles> {
-  const slots = pipelineSlots(await readText(join(folder, 'model_index.json')), folder)
+export async function openRepository(folder: string, variant?: string): Promise<PipelineFiles | CombinedFiles> {
+  const index = await readText(join(folder, 'model_index.json'))
+  const slots = pipelineSlots(index, folder)
   const networks = new Map<string, () => Promise<Component>>()
   const texts = new Map<string, () => Promise<string>>()
   for (const file of await listFolder(folder))
@@ -45,7 +46,37 @@ export async function openRepository(folder: string, variant?: string): Promise<
       for (const file of files.filter((name) => name.endsWith('.model')))
         texts.set(`${part}/${file}`, () => readBase64(join(folder, part, file)))
   }
-  return new RepositoryFiles(folder, slots, texts, networks)
+  const files = new RepositoryFiles(folder, slots, texts, networks)
+  return slots.has('prior_prior') ? splitCombined(files, index) : files
+}
+
+/**
+ * A combined pipeline as save_pretrained writes it: the prior's parts are called prior_prior, prior_text_encoder … beside
+ * the decoder's. Each of the two gets the model_index.json that it would have alone.
+ */
+function splitCombined(files: RepositoryFiles, modelIndex: string): CombinedFiles {
+  const index = Object.entries(JSON.parse(modelIndex) as object)
+  const take = (rename: (name: string) => string | undefined) => {
+    const under = <T>(all: ReadonlyMap<string, T>) =>
+      new Map(
+        [...all].flatMap(([name, value]) => (rename(name) === undefined ? [] : [[rename(name)!, value] as const])),
+      )
+    const parts = index.flatMap(([key, value]) => {
+      const name = key.startsWith('_') ? key : rename(key)
+      return name === undefined ? [] : [[name, value] as const]
+    })
+    const networks = [...under(files.networks)].map(
+      ([name, open]) => [name, async () => ({ ...(await open()), name })] as const,
+    )
+    const texts = under(files.textFiles).set('model_index.json', async () => JSON.stringify(Object.fromEntries(parts)))
+    return new RepositoryFiles(files.source, under(files.slots), texts, new Map(networks))
+  }
+  const prior = take((name) => (name.startsWith(PRIOR) ? name.slice(PRIOR.length) : undefined))
+  return new CombinedFiles(
+    files.source,
+    take((name) => (name.startsWith(PRIOR) ? undefined : name)),
+    prior,
+  )
 }
 
 /** The files that a part cannot do without, by its class in model_index.json; all other classes are networks. */
