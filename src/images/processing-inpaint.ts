@@ -19,7 +19,8 @@ export interface InpaintInputs {
 
 /**
  * @param images pictures (resized to height x width), or tensors [3, h, w] or [n, 3, h, w] in [-1, 1]
- * @param masks as many; white is repainted. Pictures (resized), or tensors [h, w], [n, h, w] or [n, 1, h, w] in [0, 1]
+ * @param masks as many; white is repainted. Pictures (resized), or tensors [h, w], [n, h, w] or
+ *   [n, 1, h, w] in [0, 1], of the size of the images where these are tensors, too
  * @param options `height` and `width` in pixels
  * @throws KandinskyError `INVALID_ARGUMENT` for values out of range, `SHAPE_MISMATCH` where images and masks do not fit
  */
@@ -35,7 +36,9 @@ export async function prepareMaskAndMaskedImage(
   ])
   const image = concatRows(pictures.map((one) => inpaintImage(one, height, width)))
   const mask = concatRows(repaint.map((one) => keepMask(one, height, width)))
-  const expected = [image.shape[0], 1, ...image.shape.slice(2)]
+  // Beside a picture, an array mask of any size is fine: it is sampled on the grid of the latents.
+  const size = pictures.some((one) => one instanceof Tensor) ? image.shape.slice(2) : mask.shape.slice(2)
+  const expected = [image.shape[0], 1, ...size]
   if (expected.join() !== mask.shape.join())
     throw new KandinskyError(
       'SHAPE_MISMATCH',

@@ -270,3 +270,19 @@ describe('postprocess and toRawImages', () => {
     assert.throws(() => toRawImages(new Tensor(new Float32Array(2), [1, 1, 1, 2])), { code: 'INVALID_ARGUMENT' })
   })
 })
+
+it('an array mask beside a picture may have another size; beside a tensor it may not', async () => {
+  const picture = new RawImage(new Uint8Array(96 * 96 * 3).fill(9), 96, 96)
+  const white = new Tensor(new Float32Array(96 * 96).fill(1), [96, 96])
+  const { image, mask } = await prepareMaskAndMaskedImage(picture, white, { height: 64, width: 64 })
+  assert.deepEqual(
+    [image.shape, mask.shape],
+    [
+      [1, 3, 64, 64],
+      [1, 1, 96, 96],
+    ],
+  )
+  const tensor = new Tensor(new Float32Array(3 * 64 * 64), [3, 64, 64])
+  const given = prepareMaskAndMaskedImage(tensor, white, { height: 64, width: 64 })
+  await assert.rejects(given, { code: 'SHAPE_MISMATCH', message: /\[1, 1, 64, 64\]/ })
+})

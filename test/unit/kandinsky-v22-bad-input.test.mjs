@@ -85,7 +85,11 @@ const calls = [
     painting,
     {
       'no mask': [{ maskImage: undefined }, 'INVALID_ARGUMENT', /maskImage/],
-      'an array mask of another size': [{ maskImage: tensor(32, 64) }, 'SHAPE_MISMATCH', /\[1, 1, 64, 64\]/],
+      'an array mask of another size': [
+        { image: tensor(1, 3, 64, 64), maskImage: tensor(32, 64) },
+        'SHAPE_MISMATCH',
+        /\[1, 1, 64, 64\]/,
+      ],
       'a mask out of range': [
         { maskImage: new Tensor(new Float32Array(4096).fill(255), [64, 64]) },
         'INVALID_ARGUMENT',
@@ -199,7 +203,7 @@ test('combined pipelines check the options of their decoder before the prior run
   await refuses(Img2Img, decoder, { image: [image, image] }, 'SHAPE_MISMATCH', /one per prompt \(3\)/)
   await refuses(Img2Img, decoder, { image, ...embeds(3) }, 'INVALID_ARGUMENT', /Unknown option imageEmbeds/)
   await refuses(Img2Img, decoder, {}, 'INVALID_ARGUMENT', /image/)
-  await refuses(Inpaint, inpaint, { image, maskImage: tensor(32, 32) }, 'SHAPE_MISMATCH', /mask/)
+  await refuses(Inpaint, inpaint, { image: tensor(1, 3, 64, 64), maskImage: tensor(32, 32) }, 'SHAPE_MISMATCH', /mask/)
   await refuses(Inpaint, inpaint, { image }, 'INVALID_ARGUMENT', /maskImage/)
 })
 
