@@ -11,27 +11,18 @@ INLINE int64_t panel_size(Algorithm algorithm, const WeightRows& w) {
   return (int64_t)products * tap_width(w) * kPanel;
 }
 
-/// Where column `first` of a row lies; a multiple of 256 in a type with blocks.
-INLINE const char* stored_values(const WeightRows& w, int row, int64_t first) {
-  return (const char*)w.data + row * w.row_bytes + first * kBytesPer256[(int)w.type] / 256;
-}
-
 /// Float32 values of `count` columns of row `row` from `first` on; `buffer` holds them where they must be expanded.
 INLINE const float* row_values(const WeightRows& w, int row, int64_t first, int64_t count, float* buffer) {
-  const char* data = stored_values(w, row, first);
-  if (w.type == StoredType::f32) return (const float*)data;
+  const char* data = (const char*)w.data + row * w.row_bytes;
+  if (w.type == StoredType::f32) return (const float*)data + first;
+  const int64_t bytes_per_256 = kBytesPer256[(int)w.type];
+  data += first / 256 * bytes_per_256;
   kExpanders[(int)w.type](data, buffer, count);
-  return buffer;
-}
-
-/// Brings columns of a panel's rows into the L2 cache: short runs far apart, which the hardware does not foresee.
-INLINE void prefetch_piece(const WeightRows& w, int panel, int64_t first, int64_t count) {
-  const int64_t bytes = count * kBytesPer256[(int)w.type] / 256;
-  const int end = min_of((panel + 1) * kPanel, w.out_features);
-  for (int row = panel * kPanel; row < end; ++row) {
-    const char* data = stored_values(w, row, first);
-    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(data + b, 0, 2);
+  if (count < row_length(w)) {  // a piece: the next one is needed after 63 other rows, too far apart to be foreseen
+    const int64_t bytes = count * bytes_per_256 / 256;
+    for (int64_t b = bytes; b < 2 * bytes; b += 64) __builtin_prefetch(data + b, 0, 2);
   }
+  return buffer;
 }
 
 // Panels are made in blocks of kPackRows out channels (their words fill whole cache lines) by kPackWords words of 32

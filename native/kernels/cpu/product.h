@@ -60,8 +60,8 @@ INLINE int64_t tap_offset(const Product& p, int tap) {
   return ((int64_t)(tap / p.kernel) * p.src_width + tap % p.kernel) * p.pixel_stride;
 }
 
-/// tile = rows * panel^T over all taps. `next_panel` is probably this thread's next one.
-static void product_tile(const Product& p, int panel, int next_panel, int count, const ProductScratch& scratch) {
+/// tile = rows * panel^T over all taps.
+static void product_tile(const Product& p, int panel, int count, const ProductScratch& scratch) {
   const WeightRows& w = p.weights->rows;
   const int width = tap_width(w), columns = min_of(kPanel, w.out_features - panel * kPanel);
   const bool far = (int64_t)p.rows * p.pixel_stride * (int)sizeof(act_t) > kFarBytes;
@@ -76,9 +76,6 @@ static void product_tile(const Product& p, int panel, int next_panel, int count,
   for (int64_t first = 0; first < length; first += piece) {
     const int64_t end = first + piece < length ? first + piece : length;
     pack_direct(w, panel, first, end - first, scratch.buffer, scratch.piece);
-    // What is expanded next arrives while this is multiplied.
-    const int64_t next = end < length ? end : 0;
-    prefetch_piece(w, end < length ? panel : next_panel, next, next + piece < length ? piece : length - next);
     const weight_t* words = scratch.piece;
     for (int64_t k = first; k < end;) {
       const int64_t tap = k / w.in_features, channel = k % w.in_features;
@@ -118,7 +115,7 @@ static void product(const Product& p, WorkContext* work, int ith, int nth) {
   for (int task; (task = take_task(work)) < tasks;) {
     const int panel = task / blocks, first_row = task % blocks * block, count = min_of(block, p.rows - first_row);
     for (int r = 0; r < count; ++r) scratch.rows[r] = pixel_address(p, first_row + r);
-    product_tile(p, panel, (task + nth) / blocks, count, scratch);
+    product_tile(p, panel, count, scratch);
     product_store(p, panel, first_row, count, scratch.tile);
   }
   barrier(work, nth);
