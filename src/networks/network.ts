@@ -65,6 +65,17 @@ function checkTiling(tiling: Tiling = 'auto'): Tiling {
   return tiling
 }
 
+/** How a network is loaded, checked. @throws KandinskyError `INVALID_ARGUMENT`, `DEVICE_UNAVAILABLE` */
+export function checkNetworkOptions(options: NetworkOptions) {
+  const device = resolveDevice(options.device)
+  const settings = {
+    threads: checkThreads(options.threads),
+    packing: checkPacking(options.packing, device),
+    tiling: checkTiling(options.tiling),
+  }
+  return { device, weights: checkWeightType(options.weights), settings }
+}
+
 /** One network. Calls queue; `dispose` waits for the running one. */
 export class Network<Class extends NetworkClass = NetworkClass> {
   /** as the pipeline calls it, e.g. "unet" */
@@ -88,14 +99,11 @@ export class Network<Class extends NetworkClass = NetworkClass> {
     this.name = component.name
     this.className = component.className
     this.config = component.config
-    this.device = resolveDevice(options.device)
+    const { device, weights, settings } = checkNetworkOptions(options)
+    this.device = device
     this.#component = component
-    this.#weights = checkWeightType(options.weights)
-    this.#settings = {
-      threads: checkThreads(options.threads),
-      packing: checkPacking(options.packing, this.device),
-      tiling: checkTiling(options.tiling),
-    }
+    this.#weights = weights
+    this.#settings = settings
     this.#group = options.group ?? new NetworkGroup()
   }
 

@@ -5,6 +5,7 @@ import { expectOneOf, expectOptions } from './call/options.js'
 import { classFor, families, type PromptPipeline, type Task, type TaskOptions } from './families.js'
 import type { CombinedPretrainedOptions } from './kandinsky2/combined.js'
 import { openSource, sourceOptionNames } from './loading/open.js'
+import { checkPretrainedOptions } from './loading/parts.js'
 
 export interface AutoPretrainedOptions<Name extends Task> extends CombinedPretrainedOptions {
   /** what the pipeline shall do; `taskFor` tells it from the inputs. Default `text-to-image` */
@@ -29,6 +30,7 @@ export const AutoPipeline = {
     const { task = 'text-to-image', ...rest } = options
     const tasks = [...new Set(families.flatMap((family) => Object.keys(family.tasks)))] as Task[]
     expectOneOf('task', task, tasks)
+    checkPretrainedOptions(rest)
     const checkpoint = await openSource(source, rest)
     const Class = await classFor(task as Name, checkpoint)
     return Class.fromCheckpoint(checkpoint, rest)

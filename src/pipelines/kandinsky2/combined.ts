@@ -10,7 +10,7 @@ import { rowsOf, Tensor } from '../../tensor.js'
 import { type Exact, expectOptions } from '../call/options.js'
 import { type CallOptions, streamCall } from '../call/progress.js'
 import { openPrior, openSource } from '../loading/open.js'
-import { offloadGroup, type PretrainedOptions } from '../loading/parts.js'
+import { checkPretrainedOptions, offloadGroup, type PretrainedOptions } from '../loading/parts.js'
 import { load, type PipelineClass, pretrainedOptionNames } from '../loading/pipeline.js'
 import type { DecodingOptions, ImageResult, ImagesOf } from '../sampling/decoding.js'
 import type { DecoderPipeline } from './decoder.js'
@@ -105,6 +105,7 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
   ): Promise<Instance> {
     // biome-ignore-start lint/complexity/noThisInStatic: the class that it is called on
     expectOptions(options, optionNames(this))
+    checkPretrainedOptions(options)
     return this.fromCheckpoint(await openSource(source, options), options)
     // biome-ignore-end lint/complexity/noThisInStatic: the class that it is called on
   }

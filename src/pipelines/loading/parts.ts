@@ -10,7 +10,7 @@ import { invalid, KandinskyError } from '../../errors.js'
 import type { ConfigValue } from '../../native.js'
 import type { NetworkClass } from '../../networks/calls.js'
 import { NetworkGroup } from '../../networks/group.js'
-import { Network, type NetworkOptions } from '../../networks/network.js'
+import { checkNetworkOptions, Network, type NetworkOptions } from '../../networks/network.js'
 import { schedulerByName, schedulerFromConfig } from '../../schedulers/registry.js'
 import type { Scheduler } from '../../schedulers/scheduler.js'
 import { Tensor } from '../../tensor.js'
@@ -26,6 +26,15 @@ export interface PretrainedOptions extends SourceOptions, NetworkOptions {
   scheduler?: Scheduler | string | undefined
   /** `model` keeps only the running network on the device and loads it when its turn comes; default `none` */
   offload?: 'none' | 'model' | undefined
+}
+
+/** What can be checked before the checkpoint is looked for, which may mean a download of hours. */
+export function checkPretrainedOptions(options: PretrainedOptions): void {
+  const { scheduler, offload = 'none' } = options
+  checkNetworkOptions(options)
+  expectOneOf('offload', offload, ['none', 'model'])
+  if (typeof scheduler === 'string') schedulerByName(scheduler, {})
+  else if (scheduler !== undefined) expectScheduler(scheduler)
 }
 
 interface Opening {

@@ -4,7 +4,14 @@ import type { NetworkGroup } from '../../networks/group.js'
 import { networkOptionNames } from '../../networks/network.js'
 import { expectOptions } from '../call/options.js'
 import { openSource, requireSide, sourceOptionNames } from './open.js'
-import { type ComponentsOf, loadParts, networksOf, type Parts, type PretrainedOptions } from './parts.js'
+import {
+  type ComponentsOf,
+  checkPretrainedOptions,
+  loadParts,
+  networksOf,
+  type Parts,
+  type PretrainedOptions,
+} from './parts.js'
 
 /** A pipeline's class with its declaration. */
 export interface PipelineClass<Instance> {
@@ -36,6 +43,7 @@ export abstract class Pipeline<Components extends object> {
   ): Promise<Instance> {
     // biome-ignore-start lint/complexity/noThisInStatic: the class that it is called on
     expectOptions(options, pretrainedOptionNames(this.parts))
+    checkPretrainedOptions(options)
     return load(this, await openSource(source, options), options)
     // biome-ignore-end lint/complexity/noThisInStatic: the class that it is called on
   }
