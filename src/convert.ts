@@ -13,6 +13,7 @@ import { checkThreads } from './networks/devices.js'
 import { Network } from './networks/network.js'
 import { checkWeightType, type FallbackListener, isVector, type Rule } from './networks/policy.js'
 import { tensorSources } from './networks/sources.js'
+import { isRegExp } from './realms.js'
 import { Tensor } from './tensor.js'
 
 export interface ConvertOptions {
@@ -126,7 +127,7 @@ function expectMatches(rules: readonly Rule[], tensors: readonly TensorSource[])
 
 function checkOptions({ weights, rules, threads }: ConvertOptions) {
   for (const { pattern, type } of rules ?? []) {
-    if (!(pattern instanceof RegExp)) throw invalid('the pattern of a rule', 'a RegExp', pattern)
+    if (!isRegExp(pattern)) throw invalid('the pattern of a rule', 'a RegExp', pattern)
     checkWeightType(type, `the type of rule ${pattern.source}`)
   }
   return { weights: checkWeightType(weights), rules: rules ?? [], threads: checkThreads(threads) }

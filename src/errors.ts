@@ -1,4 +1,5 @@
 import { closest, distance } from 'fastest-levenshtein'
+import { recognise } from './realms.js'
 
 /** The only list of codes on this side; native/core/error.h has those that the engine throws. */
 export const kandinskyErrorCodes = [
@@ -18,6 +19,10 @@ export type KandinskyErrorCode = (typeof kandinskyErrorCodes)[number]
 /** The only error class this package throws. Aborts reject with `signal.reason` instead. */
 export class KandinskyError extends Error {
   readonly code: KandinskyErrorCode
+
+  static {
+    recognise(KandinskyError, 'KandinskyError')
+  }
 
   constructor(code: KandinskyErrorCode, message: string, options?: ErrorOptions) {
     super(message, options)

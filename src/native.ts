@@ -2,6 +2,7 @@
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { KandinskyError, type KandinskyErrorCode, kandinskyErrorCodes } from './errors.js'
+import { isError } from './realms.js'
 
 /** Types a weight can have in memory or in our GGUF. */
 export type WeightType = 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q6_K' | 'q5_K' | 'q4_K' | 'q5_0' | 'q4_0'
@@ -232,7 +233,7 @@ const CODES: ReadonlySet<string> = new Set(kandinskyErrorCodes)
 
 /** Native errors have no JavaScript stack; one made here has the caller's. What a progress callback threw passes. */
 function toKandinskyError(error: unknown): unknown {
-  if (!(error instanceof Error) || error instanceof KandinskyError) return error
+  if (!isError(error) || error instanceof KandinskyError) return error
   const { code, message } = error as NodeJS.ErrnoException
   if (code === 'ABORTED') return new DOMException('The call was cancelled', 'AbortError')
   return code !== undefined && CODES.has(code) ? new KandinskyError(code as KandinskyErrorCode, message) : error

@@ -4,6 +4,7 @@
 // DistributionTemplates.h for 'torch-cpu'; native/cuda/DistributionTemplates.h and cuRAND's curand_normal.h for
 // 'torch-cuda'. Easy to get wrong: noise of a 16-bit dtype is not always the rounded float32 noise (see TorchCpuNormal).
 import { invalid, KandinskyError } from './errors.js'
+import { recognise } from './realms.js'
 import { concatRows, elementCount, sameShape, Tensor } from './tensor.js'
 
 /** The dtype in which the reference's pipeline runs, and therefore draws its noise. */
@@ -39,6 +40,10 @@ export class Generator implements RandomSource {
   readonly seed: number | bigint
   readonly algorithm: GeneratorAlgorithm
   readonly #stream: NormalStream
+
+  static {
+    recognise(Generator, 'Generator')
+  }
 
   /**
    * @param seed an integer from -2^63 to 2^64 - 1, beyond 2^53 as a bigint; negative ones wrap to 64 bits as in torch.

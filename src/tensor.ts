@@ -1,4 +1,5 @@
 import { invalid, KandinskyError } from './errors.js'
+import { isFloat32Array, recognise } from './realms.js'
 
 /** A tensor as JSON holds it. */
 export interface TensorJson {
@@ -12,13 +13,17 @@ export class Tensor {
   readonly data: Float32Array
   readonly shape: readonly number[]
 
+  static {
+    recognise(Tensor, 'Tensor')
+  }
+
   /**
    * @param data row-major values
    * @param shape outermost dimension first; its product must equal `data.length`
    * @throws KandinskyError `SHAPE_MISMATCH` if it does not
    */
   constructor(data: Float32Array, shape: readonly number[]) {
-    if (!(data instanceof Float32Array)) throw invalid('data', 'a Float32Array', data)
+    if (!isFloat32Array(data)) throw invalid('data', 'a Float32Array', data)
     const count = elementCount(shape)
     if (count !== data.length)
       throw new KandinskyError(
@@ -38,7 +43,7 @@ export class Tensor {
     if (value === null || typeof value !== 'object') throw invalid('value', 'an object with data and shape', value)
     const { data, shape } = value
     if (typeof data === 'string') return new Tensor(fromBase64(data), shape)
-    if (!(data instanceof Float32Array) && !(Array.isArray(data) && data.every((item) => typeof item === 'number')))
+    if (!isFloat32Array(data) && !(Array.isArray(data) && data.every((item) => typeof item === 'number')))
       throw invalid('data', 'base64 text, a Float32Array or an array of numbers', data)
     return new Tensor(Float32Array.from(data), shape)
   }

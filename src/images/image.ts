@@ -7,6 +7,7 @@ import path from 'node:path'
 import type sharp from 'sharp'
 import type { Sharp } from 'sharp'
 import { invalid, KandinskyError } from '../errors.js'
+import { isUint8Array, recognise } from '../realms.js'
 import { unsupportedKind } from './kinds.js'
 import { convertPixels, type ImageMode, type Pixels } from './pixels.js'
 import { addRecipe, parseRecipe, type Recipe } from './recipe.js'
@@ -48,6 +49,10 @@ export class RawImage implements Pixels {
   /** what made the picture; written into PNG files */
   recipe?: Recipe | undefined
 
+  static {
+    recognise(RawImage, 'RawImage')
+  }
+
   /**
    * @param data `width * height * channels` bytes
    * @param width in pixels
@@ -56,7 +61,7 @@ export class RawImage implements Pixels {
    * @throws KandinskyError `SHAPE_MISMATCH` if the number of bytes is another one
    */
   constructor(data: Uint8Array, width: number, height: number, channels: 1 | 3 | 4 = 3, recipe?: Recipe) {
-    if (!(data instanceof Uint8Array)) throw invalid('data', 'a Uint8Array', data)
+    if (!isUint8Array(data)) throw invalid('data', 'a Uint8Array', data)
     for (const [name, side] of Object.entries({ width, height }))
       if (!Number.isSafeInteger(side) || side < 1) throw invalid(name, 'a positive integer', side)
     if (![1, 3, 4].includes(channels)) throw invalid('channels', '1, 3 or 4', channels)
@@ -104,7 +109,9 @@ export class RawImage implements Pixels {
 
   /** A sharp object on these pixels (not on a copy), to resize, compose or encode further. */
   toSharp(): Sharp {
-    const { data, width, height, channels } = this
+    const { width, height, channels } = this
+    // a Buffer, as sharp compares constructors
+    const data = Buffer.from(this.data.buffer, this.data.byteOffset, this.data.byteLength)
     const image = loadSharp()(data, { raw: { width, height, channels } })
     return channels === 1 ? image.toColourspace('b-w') : image
   }

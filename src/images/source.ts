@@ -2,6 +2,7 @@
 import { readFile as readWhole, stat } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { invalid, KandinskyError } from '../errors.js'
+import { firstOf, isArrayBuffer, isError, isUint8Array, isUrl } from '../realms.js'
 import { isNoPath } from './kinds.js'
 
 /** in bytes: a TIFF file of 64 megapixels still passes */
@@ -14,7 +15,7 @@ export type ByteSource = string | URL | Uint8Array | ArrayBuffer
 
 /** A name of a source for messages. */
 export function describeSource(source: ByteSource): string {
-  if (typeof source !== 'string' && !(source instanceof URL)) return 'the given bytes'
+  if (typeof source !== 'string' && !isUrl(source)) return 'the given bytes'
   const name = String(source)
   return name.length > 120 ? `${name.slice(0, 120)}…` : name
 }
@@ -25,10 +26,10 @@ export function describeSource(source: ByteSource): string {
  */
 export async function readBytes(source: ByteSource, signal?: AbortSignal): Promise<Buffer> {
   signal?.throwIfAborted()
-  if (source instanceof ArrayBuffer) return Buffer.from(source.slice(0))
+  if (isArrayBuffer(source)) return Buffer.from(source.slice(0))
   // Copied, as the caller may change or detach them while they are decoded.
-  if (source instanceof Uint8Array) return Buffer.from(source)
-  if (source instanceof URL || (typeof source === 'string' && /^(https?|data|file):/i.test(source)))
+  if (isUint8Array(source)) return Buffer.from(source)
+  if (isUrl(source) || (typeof source === 'string' && /^(https?|data|file):/i.test(source)))
     return readUrl(source, signal)
   if (typeof source !== 'string' || source === '' || source.includes('\0'))
     throw invalid('source', 'a path, a URL, a Buffer, a Uint8Array or an ArrayBuffer', source)
@@ -46,13 +47,13 @@ async function readUrl(source: string | URL, signal?: AbortSignal): Promise<Buff
     throw invalid('source', 'an http, https, data or file URL', url.href)
   const timeout = AbortSignal.timeout(HTTP_TIMEOUT_MS)
   try {
-    return await download(url, signal ? AbortSignal.any([signal, timeout]) : timeout)
+    return await download(url, signal ? firstOf([signal, timeout]) : timeout)
   } catch (error) {
     signal?.throwIfAborted()
     if (error instanceof KandinskyError) throw error
     if (timeout.aborted) throw unreachable(url, `did not answer within ${HTTP_TIMEOUT_MS / 1000} s`)
     const { cause, message } = error as Error
-    throw unreachable(url, `could not be fetched: ${cause instanceof Error ? cause.message : message}`)
+    throw unreachable(url, `could not be fetched: ${isError(cause) ? cause.message : message}`)
   }
 }
 

@@ -32,7 +32,7 @@ const layers = [
   ['checkpoint', /^checkpoint\//],
   ['algorithms', /^(schedulers|tokenizers|images)\//],
   ['native', /^native\.ts$/],
-  ['values', /^(random|tensor|errors|math)\.ts$/],
+  ['values', /^(random|tensor|errors|math|realms)\.ts$/],
 ]
 const layerOf = (file) => layers.findIndex(([, pattern]) => pattern.test(file))
 
@@ -100,7 +100,9 @@ function circleOf(graph) {
 }
 
 test('schedulers, tokenizers, tensors and random numbers are pure', () => {
-  for (const file of sources.filter((name) => /^src\/(schedulers\/|tokenizers\/|tensor|random|errors|math)/.test(name)))
+  for (const file of sources.filter((name) =>
+    /^src\/(schedulers\/|tokenizers\/|tensor|random|errors|math|realms)/.test(name),
+  ))
     for (const target of importsOf(file))
       assert.ok(!/^(node:|sharp$|native\.ts$)/.test(target), `${file} imports ${target}`)
 })

@@ -1,6 +1,7 @@
 // Progress events, cancelling and the two forms of every call: a promise with callbacks, or a stream of events.
 import { invalid } from '../../errors.js'
 import type { RawImage } from '../../images/image.js'
+import { firstOf } from '../../realms.js'
 import type { Tensor } from '../../tensor.js'
 import { expectOptions, expectTensor } from './options.js'
 
@@ -103,7 +104,7 @@ export async function* streamCall<Options extends CallOptions, Result extends ob
   options: Options,
 ): AsyncGenerator<StepEvent | ({ type: 'result' } & Result), void, undefined> {
   const leaving = new AbortController()
-  const signal = options.signal ? AbortSignal.any([options.signal, leaving.signal]) : leaving.signal
+  const signal = options.signal ? firstOf([options.signal, leaving.signal]) : leaving.signal
   const events: StepEvent[] = []
   let wake: () => void = () => {}
   const onStep: OnStep = (event) => {
