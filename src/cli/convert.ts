@@ -3,23 +3,26 @@ import { convert } from '../convert.js'
 import type { WeightType } from '../native.js'
 import {
   type CliOption,
-  formatBytes,
   type Invocation,
   numberOption,
-  ProgressBar,
+  shared,
   textOption,
   UsageError,
-} from './terminal.js'
+  weightType,
+  weightTypeOption,
+} from './options.js'
+import { formatBytes, ProgressBar } from './terminal.js'
 
 export const summary = 'write a checkpoint as one self-contained, optionally quantized .gguf file'
 export const usage = 'Usage: kandinsky convert <source> <out.gguf> [--type q8_0] [--prior <source>] [--rule regex=type]'
 export const options: Record<string, CliOption> = {
-  type: {
+  type: shared.type,
+  prior: {
     type: 'string',
-    value: 'TYPE',
-    description: 'f32, f16, bf16, q8_0, q6_K, q5_K, q4_K, q5_0 or q4_0 (default: as stored)',
+    value: 'SOURCE',
+    completion: 'model',
+    description: 'a prior checkpoint to put into the same file',
   },
-  prior: { type: 'string', value: 'SOURCE', description: 'a prior checkpoint to put into the same file' },
   rule: {
     type: 'string',
     multiple: true,
@@ -36,18 +39,20 @@ export const options: Record<string, CliOption> = {
     type: 'boolean',
     description: "do not run a prior's image encoder once to store its embedding of an all-zero image",
   },
-  variant: { type: 'string', value: 'NAME', description: 'weight files to read, e.g. fp16' },
-  threads: { type: 'string', value: 'N', description: 'threads (default: one per core)' },
-  json: { type: 'boolean', description: 'print JSON lines' },
+  variant: shared.variant,
+  threads: shared.threads,
+  quiet: shared.quiet,
+  json: shared.json,
 }
+export const completion = 'model'
 
-export async function run({ values, positionals, signal, json }: Invocation): Promise<void> {
+export async function run({ values, positionals, signal, json, quiet }: Invocation): Promise<void> {
   const [source, output, ...more] = positionals
   if (source === undefined || output === undefined || more.length > 0)
     throw new UsageError('expected a source and an output file')
-  const bar = new ProgressBar(json)
+  using bar = new ProgressBar({ json, quiet })
   const result = await convert(source, output, {
-    weights: textOption(values, 'type') as WeightType | undefined,
+    weights: weightTypeOption(values, 'type'),
     prior: textOption(values, 'prior'),
     rules: (values.rule as string[] | undefined)?.map(parseRule),
     skip: values.skip as string[] | undefined,
@@ -58,7 +63,7 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
     onProgress: ({ done, total }) => bar.update('converting', done, total, formatBytes(done)),
   })
   bar.end()
-  if (!json) for (const note of result.notes) console.error(`note: ${note}`)
+  for (const note of result.notes) bar.note(`note: ${note}`)
   if (json) console.log(JSON.stringify({ type: 'result', ...result }))
   else
     console.log(
@@ -70,7 +75,7 @@ function parseRule(text: string): { pattern: RegExp; type: WeightType } {
   const divider = text.lastIndexOf('=')
   if (divider < 1) throw new UsageError(`expected regex=type for --rule but received ${text}`)
   try {
-    return { pattern: new RegExp(text.slice(0, divider)), type: text.slice(divider + 1) as WeightType }
+    return { pattern: new RegExp(text.slice(0, divider)), type: weightType(text.slice(divider + 1)) }
   } catch (error) {
     throw new UsageError(`--rule ${text}: ${(error as Error).message}`)
   }

@@ -1,11 +1,10 @@
 import { listDevices } from '../networks/devices.js'
-import { type CliOption, formatBytes, type Invocation } from './terminal.js'
+import { type CliOption, type Invocation, shared } from './options.js'
+import { formatBytes } from './terminal.js'
 
 export const summary = 'list the devices that networks can run on'
 export const usage = 'Usage: kandinsky devices [--json]'
-export const options: Record<string, CliOption> = {
-  json: { type: 'boolean', description: 'print JSON' },
-}
+export const options: Record<string, CliOption> = { json: shared.json }
 
 export async function run({ json }: Invocation): Promise<void> {
   const devices = listDevices()

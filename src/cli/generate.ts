@@ -1,9 +1,7 @@
-import { randomUUID } from 'node:crypto'
-import { tmpdir } from 'node:os'
-import path from 'node:path'
-import { KandinskyError } from '../errors.js'
-import { makeImageGrid, type RawImage } from '../images/image.js'
-import type { Tiling, WeightType } from '../native.js'
+import type { RawImage } from '../images/image.js'
+import { makeImageGrid } from '../images/image.js'
+import type { Tiling } from '../native.js'
+import { WEIGHT_TYPES } from '../networks/policy.js'
 import { AutoPipeline } from '../pipelines/auto.js'
 import type { OnStep, StepEvent } from '../pipelines/call/progress.js'
 import { plainSeed } from '../pipelines/call/provenance.js'
@@ -13,35 +11,53 @@ import type { PretrainedOptions } from '../pipelines/loading/parts.js'
 import { Generator } from '../random.js'
 import { schedulerByName, schedulerShortNames } from '../schedulers/registry.js'
 import { isPicture, type Mix, parseMix, resolveMix } from './mix.js'
-import { expectPicture, prepareOutput } from './plan.js'
 import {
   type CliOption,
-  formatBytes,
-  formatDuration,
   type Invocation,
   numberOption,
-  ProgressBar,
   seedOption,
+  shared,
   textOption,
   UsageError,
-} from './terminal.js'
+  weightTypeOption,
+} from './options.js'
+import { Outputs } from './outputs.js'
+import { expectPicture, prepareOutput } from './plan.js'
+import { expectNoPrompt, readPrompts } from './prompts.js'
+import { formatBytes, formatDuration, ProgressBar } from './terminal.js'
 
 export const summary = 'make pictures from texts and pictures'
-export const usage = 'Usage: kandinsky generate "a red apple" [-m <model>] [-o out.png] [options]'
+export const usage = `Usage: kandinsky generate "a red apple" [-m <model>] [-o out.png] [options]
+       kandinsky generate --prompts prompts.txt [options]
+       echo "a red apple" | kandinsky generate - [options]`
 export const options: Record<string, CliOption> = {
   model: {
     type: 'string',
     short: 'm',
     value: 'SOURCE',
+    completion: 'model',
     description: '.gguf file, folder or hub id (default: $KANDINSKY_MODEL, or the packaged demo, which draws emoji)',
   },
   output: {
     type: 'string',
     short: 'o',
     value: 'FILE',
-    description: 'picture to write, .png, .jpg or .webp (default: out.png)',
+    completion: 'file',
+    description:
+      'picture to write, .png, .jpg or .webp; - for standard output. Several are numbered (default: out.png, numbered where there is one)',
   },
-  image: { type: 'string', value: 'FILE', description: 'picture to start from (a path or URL)' },
+  quality: {
+    type: 'string',
+    value: 'N',
+    description: 'of .jpg, .webp, .avif and .tif pictures, 1 to 100 (default: 80)',
+  },
+  prompts: {
+    type: 'string',
+    value: 'FILE',
+    completion: 'file',
+    description: 'make a picture of every line of a text file; - for standard input, as instead of the prompt',
+  },
+  image: { type: 'string', value: 'FILE', completion: 'file', description: 'picture to start from (a path or URL)' },
   strength: {
     type: 'string',
     value: 'S',
@@ -51,16 +67,19 @@ export const options: Record<string, CliOption> = {
     type: 'string',
     api: 'maskImage',
     value: 'FILE',
+    completion: 'file',
     description: 'with --image: repaint what is WHITE in this picture, keep the rest',
   },
   hint: {
     type: 'string',
     value: 'FILE',
+    completion: 'file',
     description: 'control image (depth) for a ControlNet model; with --image, go from that picture',
   },
   'depth-model': {
     type: 'string',
     value: 'SOURCE',
+    completion: 'model',
     description: 'with --hint: make the depth map of that picture with this network, e.g. Intel/dpt-large',
   },
   mix: {
@@ -69,7 +88,12 @@ export const options: Record<string, CliOption> = {
     value: "'ITEM'=WEIGHT",
     description: 'instead of a prompt: a text or a picture (path or URL) and its share (repeatable)',
   },
-  preview: { type: 'string', value: 'FILE', description: 'picture of the state so far, written after every step' },
+  preview: {
+    type: 'string',
+    value: 'FILE',
+    completion: 'file',
+    description: 'picture of the state so far, written after every step',
+  },
   negative: { type: 'string', api: 'negativePrompt', value: 'TEXT', description: 'what the picture should not show' },
   seed: {
     type: 'string',
@@ -98,9 +122,15 @@ export const options: Record<string, CliOption> = {
   scheduler: {
     type: 'string',
     value: 'NAME',
+    completion: schedulerShortNames.filter((name) => name !== 'unclip'),
     description: `${schedulerShortNames.filter((name) => name !== 'unclip').join(', ')} (default: the checkpoint's own)`,
   },
-  prior: { type: 'string', value: 'SOURCE', description: 'where the prior is, when the model holds only the decoder' },
+  prior: {
+    type: 'string',
+    value: 'SOURCE',
+    completion: 'model',
+    description: 'where the prior is, when the model holds only the decoder',
+  },
   'prior-steps': {
     type: 'string',
     api: 'priorNumInferenceSteps',
@@ -113,46 +143,64 @@ export const options: Record<string, CliOption> = {
     value: 'G',
     description: "guidance scale of the prior (default: the model's own, else 4)",
   },
-  weights: { type: 'string', value: 'TYPE', description: 'weight type in memory, e.g. q8_0 (default: as stored)' },
-  variant: { type: 'string', value: 'NAME', description: 'weight files of a folder to read, e.g. fp16' },
-  device: { type: 'string', value: 'NAME', description: 'auto, cpu, cuda, cuda:1 … (default: auto)' },
-  threads: { type: 'string', value: 'N', description: 'CPU threads (default: one per core)' },
+  weights: {
+    type: 'string',
+    value: 'TYPE',
+    completion: WEIGHT_TYPES,
+    description: 'weight type in memory, e.g. q8_0 (default: as stored)',
+  },
+  variant: shared.variant,
+  device: {
+    type: 'string',
+    value: 'NAME',
+    completion: ['auto', 'cpu', 'cuda'],
+    description: 'auto, cpu, cuda, cuda:1 … (default: auto)',
+  },
+  threads: shared.threads,
   offload: {
     type: 'string',
     value: 'MODE',
+    completion: ['none', 'model'],
     description: 'none, or model: keep only the running network on the device',
   },
   tiling: {
     type: 'string',
     value: 'WHEN',
+    completion: ['auto', 'always', 'never'],
     description: 'auto, always or never: decode in tiles, in less memory but slower (default: auto)',
   },
-  json: { type: 'boolean', description: 'print JSON lines' },
+  quiet: shared.quiet,
+  json: shared.json,
 }
 
-export async function run({ values, positionals, signal, json }: Invocation): Promise<void> {
+export async function run({ values, positionals, signal, json, quiet }: Invocation): Promise<void> {
   const mix = values.mix === undefined ? undefined : parseMix(values.mix as string[])
-  const [prompt, ...more] = positionals
-  if (more.length > 0 || (prompt === undefined) === (mix === undefined))
-    throw new UsageError('expected one prompt (quote it), or --mix instead of it')
-  const output = textOption(values, 'output') ?? 'out.png'
   const inputs = taskInputs(values)
   const schedulerName = textOption(values, 'scheduler')
   if (schedulerName !== undefined) schedulerByName(schedulerName, {})
   const settings = samplingOptions(values)
-  await checkFiles(values, output, mix)
-  const model = textOption(values, 'model') ?? (process.env.KANDINSKY_MODEL || demoModel(inputs, json))
-  const generator = new Generator(seedOption(values, 'seed'))
-  using bar = new ProgressBar(json)
+  const seed = seedOption(values, 'seed')
+  const prompts = mix ? await expectNoPrompt(values, positionals) : await readPrompts(values, positionals, signal)
+  const outputs = new Outputs(values, prompts.length * (settings.numImagesPerPrompt ?? 1))
+  await checkFiles(values, mix)
+  await outputs.prepare()
+  using bar = new ProgressBar({ json, quiet })
+  const model = textOption(values, 'model') ?? (process.env.KANDINSKY_MODEL || demoModel(inputs, bar))
 
   const task = taskFor(inputs)
   const loading: PretrainedOptions = {
-    weights: textOption(values, 'weights') as WeightType | undefined,
+    weights: weightTypeOption(values, 'weights'),
     variant: textOption(values, 'variant'),
     device: textOption(values, 'device'),
     threads: numberOption(values, 'threads', positive),
     signal,
-    onProgress: ({ done, total }) => bar.update('loading', done, total, formatBytes(done)),
+    onProgress: ({ type, name, done, total }) =>
+      bar.update(
+        type === 'load' ? `load ${name}` : 'download',
+        done,
+        total,
+        `${formatBytes(done)} of ${formatBytes(total)}`,
+      ),
   }
   const depthModel = textOption(values, 'depth-model')
   if (depthModel !== undefined) inputs.hint = await estimateDepth(inputs.hint, depthModel, loading)
@@ -165,20 +213,40 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
   })
   if (schedulerName !== undefined) pipe.scheduler = schedulerByName(schedulerName, pipe.scheduler.config)
 
-  const started = performance.now()
-  const { images } = (await pipe.generate({
-    ...(mix ? { mix: { items: await resolveMix(mix, signal), weights: mix.weights } } : { prompt }),
-    ...inputs,
-    ...{ generator, signal, onStep: reportStep(json, bar) },
-    ...settings,
-  } as unknown as TaskOptions[Task])) as { images: RawImage[] }
-  // The mix as it was typed: pictures by their names.
-  if (mix) for (const image of images) image.recipe = { ...image.recipe, mix }
-  bar.end()
-  const files = await save(images, output)
-  const seconds = (performance.now() - started) / 1000
-  if (json) console.log(JSON.stringify({ type: 'result', files, seed: plainSeed(generator.seed), seconds }))
-  else console.log(`${files.join(', ')} (seed ${generator.seed}, ${seconds.toFixed(1)} s)`)
+  for (const [i, prompt] of prompts.entries()) {
+    const started = performance.now()
+    const generator = new Generator(seed)
+    const { images } = (await pipe.generate({
+      ...(mix ? { mix: { items: await resolveMix(mix, signal), weights: mix.weights } } : { prompt }),
+      ...inputs,
+      ...{ generator, signal, onStep: reportStep(json, bar, prompts.length > 1 ? `${i + 1}/${prompts.length} ` : '') },
+      ...settings,
+    } as unknown as TaskOptions[Task])) as { images: RawImage[] }
+    // The mix as it was typed: pictures by their names.
+    if (mix) for (const image of images) image.recipe = { ...image.recipe, mix }
+    bar.end()
+    const files: string[] = []
+    for (const image of images) files.push(await outputs.save(image))
+    const seconds = (performance.now() - started) / 1000
+    report({ files, prompt, seed: plainSeed(generator.seed), seconds })
+  }
+
+  function report({
+    files,
+    prompt,
+    seed,
+    seconds,
+  }: {
+    files: string[]
+    prompt: string
+    seed: number | string
+    seconds: number
+  }) {
+    if (json) console.log(JSON.stringify({ type: 'result', files, ...(mix ? {} : { prompt }), seed, seconds }))
+    else if (outputs.toStandardOutput) return
+    else if (quiet) console.log(files.join('\n'))
+    else console.log(`${files.join(', ')} (seed ${seed}, ${seconds.toFixed(1)} s)`)
+  }
 }
 
 interface Inputs {
@@ -189,9 +257,9 @@ interface Inputs {
 }
 
 /** The packaged model for a task. */
-function demoModel({ maskImage, hint }: Inputs, json: boolean): string {
+function demoModel({ maskImage, hint }: Inputs, bar: ProgressBar): string {
   if (hint !== undefined) throw new UsageError('--hint needs a ControlNet model: name it with -m or in KANDINSKY_MODEL')
-  if (!json) console.error('No model given (-m): using the packaged demo, which draws emoji of 128 x 128 pixels.')
+  bar.note('No model given (-m): using the packaged demo, which draws emoji of 128 x 128 pixels.')
   return maskImage === undefined ? 'demo' : 'demo-inpaint'
 }
 
@@ -233,14 +301,13 @@ function samplingOptions(values: Invocation['values']) {
   }
 }
 
-/** Pictures to be read are there, and those to be written have a place. */
-async function checkFiles(values: Invocation['values'], output: string, mix?: Mix): Promise<void> {
+/** Pictures to be read are there, and the preview has a place. */
+async function checkFiles(values: Invocation['values'], mix?: Mix): Promise<void> {
   for (const flag of ['image', 'mask', 'hint']) {
     const source = textOption(values, flag)
     if (source !== undefined) await expectPicture(flag, source)
   }
   for (const item of mix?.items.filter(isPicture) ?? []) await expectPicture('mix', item)
-  await prepareOutput('output', output)
   const preview = textOption(values, 'preview')
   if (preview !== undefined) await prepareOutput('preview', preview)
 }
@@ -251,30 +318,10 @@ async function savePreview(preview: RawImage[], file: string): Promise<void> {
   await makeImageGrid(enlarged, 1, enlarged.length).save(file)
 }
 
-function reportStep(json: boolean, bar: ProgressBar): OnStep {
+function reportStep(json: boolean, bar: ProgressBar, prefix: string): OnStep {
   return ({ latents: _, preview: __, ...event }) => {
     const { stage, step, steps, etaMs } = event
     if (json) console.log(JSON.stringify(event))
-    else bar.update(stage, step, steps, `${step}/${steps}, ${formatDuration(etaMs)} left`)
-  }
-}
-
-/** One picture keeps its name; several are numbered before the extension. */
-async function save(images: RawImage[], output: string): Promise<string[]> {
-  const { dir, name, ext } = path.parse(output)
-  const files = images.map((_, i) => (images.length === 1 ? output : path.join(dir, `${name}-${i + 1}${ext}`)))
-  for (const [i, image] of images.entries()) await saveOrKeep(image, files[i]!)
-  return files
-}
-
-/** A picture that cannot be saved where it was asked for, although it could before, is not lost. */
-async function saveOrKeep(image: RawImage, file: string): Promise<void> {
-  try {
-    await image.save(file)
-  } catch (error) {
-    const kept = path.join(tmpdir(), `kandinsky-${randomUUID()}.png`)
-    await image.save(kept)
-    const { code, message } = error as KandinskyError
-    throw new KandinskyError(code, `${message}. The picture is in ${kept}`, { cause: error })
+    else bar.update(prefix + stage, step, steps, `${step}/${steps}, ${formatDuration(etaMs)} left`)
   }
 }

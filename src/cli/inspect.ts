@@ -1,14 +1,16 @@
 import { openCheckpoint } from '../checkpoint/open.js'
 import { KandinskyError } from '../errors.js'
 import { readRecipe } from '../images/image.js'
-import { type CliOption, formatBytes, type Invocation, UsageError } from './terminal.js'
+import { type CliOption, type Invocation, shared, UsageError } from './options.js'
+import { formatBytes } from './terminal.js'
 
 export const summary = 'show what a checkpoint holds, or how a picture was made'
 export const usage = 'Usage: kandinsky inspect <model.gguf | folder | picture.png> [--tensors] [--json]'
 export const options: Record<string, CliOption> = {
   tensors: { type: 'boolean', description: 'list every tensor' },
-  json: { type: 'boolean', description: 'print JSON' },
+  json: shared.json,
 }
+export const completion = 'model'
 
 export async function run({ values, positionals, json }: Invocation): Promise<void> {
   const [source, ...more] = positionals

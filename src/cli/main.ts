@@ -7,27 +7,30 @@ import * as convert from './convert.js'
 import * as devices from './devices.js'
 import * as generate from './generate.js'
 import * as inspect from './inspect.js'
-import { type Command, type Invocation, optionHelp, UsageError, withFlags } from './terminal.js'
+import { type Command, type Invocation, optionHelp, UsageError, withFlags } from './options.js'
+import { columnsOf, table, wrap } from './terminal.js'
 
 const commands: Record<string, Command> = { generate, convert, inspect, devices }
 
-const help = `Usage: kandinsky <command> [options]
+function help(): string {
+  const columns = columnsOf(process.stdout)
+  const rows = Object.entries(commands).map(([name, { summary }]) => [`  ${name}`, summary] as const)
+  return `Usage: kandinsky <command> [options]
 
 Commands:
-${Object.entries(commands)
-  .map(([name, { summary }]) => `  ${name.padEnd(10)} ${summary}`)
-  .join('\n')}
+${table(rows, columns)}
 
-kandinsky <command> --help shows a command's options.
-      --version   print the version`
+${wrap("kandinsky <command> --help shows a command's options.", columns)}
+  -v, --version  print the version`
+}
 
 async function main(): Promise<number> {
   const [name, ...rest] = process.argv.slice(2)
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
-    console.log(help)
+    console.log(help())
     return name === undefined ? 2 : 0
   }
-  if (name === '--version') {
+  if (name === '--version' || name === '-v') {
     console.log(JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version)
     return 0
   }
@@ -35,7 +38,8 @@ async function main(): Promise<number> {
   if (!command) throw new UsageError(`unknown command ${name}: expected one of ${Object.keys(commands).join(', ')}`)
   const { values, positionals } = parse(command, rest)
   if (values.help) {
-    console.log(`${command.usage}\n\n${command.summary}\n\nOptions:\n${optionHelp(command.options)}`)
+    const columns = columnsOf(process.stdout)
+    console.log(`${command.usage}\n\n${command.summary}\n\nOptions:\n${optionHelp(command.options, columns)}`)
     return 0
   }
 
@@ -47,8 +51,19 @@ async function main(): Promise<number> {
   }
   process.on('SIGINT', stop)
   process.on('SIGTERM', stop)
-  await command.run({ values, positionals, signal: interrupt.signal, json: values.json === true })
+  const [json, quiet] = [values.json === true, values.quiet === true]
+  showWarnings(quiet)
+  await command.run({ values, positionals, signal: interrupt.signal, json, quiet })
   return 0
+}
+
+/** Warnings of this package as notes, where Node would add its process id and advice on how to debug it. */
+function showWarnings(quiet: boolean): void {
+  process.removeAllListeners('warning')
+  process.on('warning', ({ name, message }) => {
+    const text = name === 'KandinskyWarning' ? `note: ${message}` : `${name}: ${message}`
+    if (!quiet) console.error(process.stderr.isTTY ? `\r\x1b[K${text}` : text)
+  })
 }
 
 /** `--seed -1` as `--seed=-1`: parseArgs takes what begins with a dash for an option. */

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { imageFormats, loadImage } from '../images/image.js'
 import type { ImageOrPrompt } from '../pipelines/kandinsky2/prior.js'
-import { UsageError } from './terminal.js'
+import { UsageError } from './options.js'
 
 export interface Mix {
   /** as typed: texts, and paths or URLs of pictures */

@@ -4,7 +4,7 @@ import { access, constants, mkdir, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { KandinskyError } from '../errors.js'
 import { imageFormats } from '../images/image.js'
-import { UsageError } from './terminal.js'
+import { UsageError } from './options.js'
 
 /** Checks the name of a picture to be written, and makes its folder. */
 export async function prepareOutput(flag: string, file: string): Promise<void> {
@@ -22,12 +22,17 @@ export async function prepareOutput(flag: string, file: string): Promise<void> {
   }
 }
 
+/** Checks that a file is there. */
+export async function expectFile(flag: string, file: string): Promise<void> {
+  const kind = await kindOf(file)
+  if (kind === undefined) throw new KandinskyError('FILE_NOT_FOUND', `--${flag} ${file} does not exist`)
+  if (kind !== 'file') throw new KandinskyError('BAD_FILE', `--${flag} ${file} is not a file but a ${kind}`)
+}
+
 /** Checks that a picture is there. What lies behind other URLs is only known when it is read. */
 export async function expectPicture(flag: string, source: string): Promise<void> {
   if (/^(https?|data|file):/i.test(source)) return
-  const kind = await kindOf(source)
-  if (kind === undefined) throw new KandinskyError('FILE_NOT_FOUND', `--${flag} ${source} does not exist`)
-  if (kind !== 'file') throw new KandinskyError('BAD_FILE', `--${flag} ${source} is not a file but a ${kind}`)
+  await expectFile(flag, source)
 }
 
 async function kindOf(file: string): Promise<'file' | 'folder' | 'special file' | undefined> {

@@ -1,106 +1,18 @@
-// What the commands share: option parsing, progress on a terminal, JSON lines for machines.
+// What the commands show: progress, notes, sizes and times, in the width of the terminal at hand.
 
-export interface CliOption {
-  type: 'string' | 'boolean'
-  short?: string
-  multiple?: boolean
-  /** shown in --help after the name, e.g. `N` */
-  value?: string
-  description: string
-  /** what the API calls it, where that differs; its messages are shown with the flag instead */
-  api?: string
-}
-
-export interface Invocation {
-  values: Record<string, string | boolean | (string | boolean)[] | undefined>
-  positionals: string[]
-  signal: AbortSignal
-  /** print JSON lines instead of text */
-  json: boolean
-}
-
-export interface Command {
-  summary: string
-  usage: string
-  options: Record<string, CliOption>
-  run(invocation: Invocation): Promise<void>
-}
-
-/** The command line itself is wrong: exit code 2. */
-export class UsageError extends Error {}
-
-/** A message of the API that names the flags as they were typed; where values are refused, beside the API's own name. */
-export function withFlags(message: string, options: Record<string, CliOption>): string {
-  let text = message
-  for (const [flag, { api = flag }] of Object.entries(options)) {
-    // Names that are also words stand for the option where the API's messages name one.
-    const context = /[A-Z]/.test(api) ? '\\b' : '(?<=^|\\b(?:for|of|needs|and|no) )'
-    const end = /[A-Z]/.test(api) ? '\\b' : '(?=$|,| (?:but|needs|and|or) )'
-    text = text
-      .replace(new RegExp(`\\bfor ${api}${end}`, 'g'), `for --${flag}${api === flag ? '' : ` (${api})`}`)
-      .replace(new RegExp(`${context}(?<!\\()${api}${end}`, 'g'), `--${flag}`)
-  }
-  return text
-}
-
-export function optionHelp(options: Record<string, CliOption>): string {
-  const rows = Object.entries(options).map(([name, option]) => {
-    const short = option.short ? `-${option.short}, ` : '    '
-    return [`  ${short}--${name}${option.value ? ` ${option.value}` : ''}`, option.description] as const
-  })
-  const width = Math.max(...rows.map(([left]) => left.length))
-  return [...rows, ['  -h, --help', 'show this help'] as const]
-    .map(([left, right]) => `${left.padEnd(width)}  ${right}`)
-    .join('\n')
-}
-
-/** What a number must be beyond what every network and task allows; anything finite by default. */
-export interface NumberRange {
-  integer?: boolean
-  min?: number
-  max?: number
-}
-
-/** A numeric option, checked before anything is loaded. What depends on the model is checked by the API. */
-export function numberOption(
-  values: Invocation['values'],
-  name: string,
-  { integer = false, min = -Infinity, max = Infinity }: NumberRange = {},
-): number | undefined {
-  const text = values[name]
-  if (text === undefined) return undefined
-  const value = typeof text === 'string' && text.trim() !== '' ? Number(text) : Number.NaN
-  if (Number.isFinite(value) && value >= min && value <= max && (!integer || Number.isSafeInteger(value))) return value
-  const range = max < Infinity ? ` from ${min} to ${max}` : min > -Infinity ? ` of at least ${min}` : ''
-  throw new UsageError(
-    `expected ${integer ? 'a whole' : 'a'} number${range} for --${name} but received ${String(text)}`,
-  )
-}
-
-/** A seed of up to 64 bits, which a number does not hold; undefined for -1, which other programs take for "random". */
-export function seedOption(values: Invocation['values'], name: string): number | bigint | undefined {
-  const text = textOption(values, name)?.trim()
-  if (text === undefined || text === '-1') return undefined
-  if (!/^[-+]?\d{1,20}$/.test(text) || BigInt(text) < -(2n ** 63n) || BigInt(text) >= 2n ** 64n)
-    throw new UsageError(`expected a whole number from -2^63 to 2^64 - 1 for --${name} but received ${text}`)
-  return Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text)
-}
-
-export function textOption(values: Invocation['values'], name: string): string | undefined {
-  const value = values[name]
-  return typeof value === 'string' ? value : undefined
-}
-
-/** A bar that redraws on a terminal; elsewhere a line at every tenth. Silent when `json` asks for events instead. */
+/** A bar that redraws on a terminal; elsewhere a line at every tenth. `--json` asks for events instead, `--quiet` for none. */
 export class ProgressBar {
+  readonly #silent: boolean
   #tenth = -1
   #label = ''
   #drawn = false
 
-  constructor(private readonly json: boolean) {}
+  constructor({ json, quiet }: { json: boolean; quiet: boolean }) {
+    this.#silent = json || quiet
+  }
 
   update(label: string, done: number, total: number, detail = ''): void {
-    if (this.json || total <= 0) return
+    if (this.#silent || total <= 0) return
     const fraction = Math.min(1, done / total)
     if (process.stderr.isTTY) {
       if (this.#drawn && label !== this.#label) process.stderr.write('\n')
@@ -112,6 +24,12 @@ export class ProgressBar {
       this.#tenth = tenth
     }
     this.#label = label
+  }
+
+  /** What is worth knowing, on a line of its own. */
+  note(text: string): void {
+    this.end()
+    if (!this.#silent) console.error(text)
   }
 
   /** Leaves the finished bar standing. */
@@ -151,4 +69,29 @@ export function formatDuration(ms: number): string {
   return seconds < 3600
     ? `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')} min`
     : `${Math.floor(seconds / 3600)}:${String(Math.floor(seconds / 60) % 60).padStart(2, '0')} h`
+}
+
+/** The width to write for: that of the terminal, within what is pleasant to read. */
+export function columnsOf(stream: { columns?: number }): number {
+  return Math.max(20, Math.min(stream.columns ?? 100, 100))
+}
+
+/** Two columns, the second wrapped; where little room is left for it, below the first. */
+export function table(rows: readonly (readonly [string, string])[], columns: number): string {
+  const left = Math.max(...rows.map(([name]) => name.length)) + 2
+  if (columns - left >= 40) return rows.map(([name, text]) => name.padEnd(left) + wrap(text, columns, left)).join('\n')
+  const indent = 10
+  return rows.map(([name, text]) => `${name}\n${' '.repeat(indent)}${wrap(text, columns, indent)}`).join('\n')
+}
+
+/** Breaks a text between words into lines of a width, all but the first indented. A longer word keeps its line. */
+export function wrap(text: string, columns: number, indent = 0): string {
+  const lines: string[] = []
+  for (const word of text.split(' ')) {
+    const line = lines.at(-1)
+    if (line !== undefined && indent + line.length + 1 + word.length < columns)
+      lines[lines.length - 1] = `${line} ${word}`
+    else lines.push(word)
+  }
+  return lines.join(`\n${' '.repeat(indent)}`)
 }

@@ -31,8 +31,17 @@ const FORMATS: Record<string, ImageFormat> = {
 }
 /** Endings of the names that `RawImage.save` takes. */
 export const imageFormats: readonly string[] = Object.keys(FORMATS)
+/** Formats that can leave something out for smaller files. */
+const LOSSY: readonly ImageFormat[] = ['jpeg', 'webp', 'avif', 'tiff']
+/** Endings of the names that `RawImage.save` takes a quality for. */
+export const qualityFormats: readonly string[] = imageFormats.filter((ending) => LOSSY.includes(FORMATS[ending]!))
 /** What Pillow would decode as well. SVG and PDF are programs rather than pictures and stay out. */
 const DECODED = ['png', 'jpeg', 'webp', 'heif', 'tiff', 'gif']
+
+export interface SaveOptions {
+  /** of JPEG, WebP, AVIF and TIFF, 1 to 100; default sharp's own (80, AVIF 50) */
+  quality?: number | undefined
+}
 
 /** A sharp object, of this or of another copy of sharp. */
 export type SharpImage = Pick<Sharp, 'clone' | 'metadata'>
@@ -117,9 +126,14 @@ export class RawImage implements Pixels {
   }
 
   /** The picture as a file's bytes. A PNG file carries the `recipe`, other formats do not. */
-  async toBuffer(format: ImageFormat = 'png'): Promise<Buffer> {
+  async toBuffer(format: ImageFormat = 'png', { quality }: SaveOptions = {}): Promise<Buffer> {
     if (!Object.values(FORMATS).includes(format)) throw invalid('format', Object.values(FORMATS).join(', '), format)
-    const bytes = await this.toSharp().toFormat(format).toBuffer()
+    if (quality !== undefined && !LOSSY.includes(format)) throw invalid('quality', `nothing for ${format}`, quality)
+    if (quality !== undefined && !(Number.isInteger(quality) && quality >= 1 && quality <= 100))
+      throw invalid('quality', 'an integer from 1 to 100', quality)
+    const bytes = await this.toSharp()
+      .toFormat(format, quality === undefined ? {} : { quality })
+      .toBuffer()
     return format === 'png' && this.recipe ? Buffer.from(addRecipe(bytes, this.recipe)) : bytes
   }
 
@@ -128,10 +142,10 @@ export class RawImage implements Pixels {
    *
    * @param file path ending in .png, .jpg, .jpeg, .webp, .avif, .tif, .tiff or .gif; its folder must exist
    */
-  async save(file: string): Promise<void> {
+  async save(file: string, options: SaveOptions = {}): Promise<void> {
     const format = typeof file === 'string' ? FORMATS[path.extname(file).toLowerCase()] : undefined
     if (!format) throw invalid('path', `a name that ends in ${imageFormats.join(', ')}`, file)
-    const bytes = await this.toBuffer(format)
+    const bytes = await this.toBuffer(format, options)
     const beside = `${file}.${randomUUID()}.tmp`
     try {
       await writeFile(beside, bytes, { flag: 'wx' })

@@ -1,34 +1,22 @@
 // The command line as a user or a script meets it: output, exit codes, files.
 import assert from 'node:assert/strict'
-import { spawn, spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
-import { progressLine } from '../../dist/cli/terminal.js'
+import { optionHelp } from '../../dist/cli/options.js'
+import { progressLine, table, wrap } from '../../dist/cli/terminal.js'
 import { checkpoint } from '../helpers/cases.mjs'
+import { kandinskyIn, main, small } from '../helpers/cli.mjs'
 
-const main = path.resolve(import.meta.dirname, '../../dist/cli/main.js')
 const folder = mkdtempSync(path.join(tmpdir(), 'kandinsky-cli-'))
 after(() => rmSync(folder, { recursive: true, force: true }))
 
 const decoder = checkpoint('kandinsky-2-2-decoder')
-const small = ['-m', decoder, '--steps', '2', '--prior-steps', '2', '--width', '64', '--height', '64', '--threads', '1']
 
-function kandinsky(...args) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', cwd: folder })
-  return {
-    status,
-    stdout,
-    stderr,
-    lines: () =>
-      stdout
-        .trim()
-        .split('\n')
-        .map((line) => JSON.parse(line)),
-  }
-}
+const kandinsky = (...args) => kandinskyIn(folder, args)
 
 test('help and version are printed and end with 0', () => {
   for (const args of [
@@ -42,7 +30,7 @@ test('help and version are printed and end with 0', () => {
     assert.equal(status, 0, args.join(' '))
     assert.match(stdout, /Usage: kandinsky/)
   }
-  assert.match(kandinsky('--version').stdout, /^\d+\.\d+\.\d+\n$/)
+  for (const flag of ['--version', '-v']) assert.match(kandinsky(flag).stdout, /^\d+\.\d+\.\d+\n$/)
 })
 
 test('what can be checked is checked before the model is looked for', () => {
@@ -119,6 +107,29 @@ test('a progress line fits the terminal', () => {
   }
   assert.match(progressLine('decoder', 0.5, '50/100', 40), /^decoder {4}█+░+ {2}50% 50\/100$/)
   assert.match(progressLine('decoder', 0.5, '50/100'), /█{15}░{15}/)
+})
+
+test('help fits the terminal: in narrow ones descriptions stand below the names', () => {
+  const rows = {
+    steps: { type: 'string', value: 'N', description: 'a text of several words that is longer than one line' },
+  }
+  for (const columns of [100, 80, 62, 40, 30])
+    for (const line of optionHelp(rows, columns).split('\n')) assert.ok(line.length < columns, `${columns}: ${line}`)
+  assert.match(optionHelp(rows, 40), /^ {6}--steps N\n {10}a text of several words that\n {10}is longer/)
+  assert.equal(
+    table(
+      [
+        ['a', 'b c'],
+        ['long', 'd'],
+      ],
+      80,
+    ),
+    'a     b c\nlong  d',
+  )
+  assert.equal(
+    wrap('a https://example.com/longer-than-a-line b', 12, 1),
+    'a\n https://example.com/longer-than-a-line\n b',
+  )
 })
 
 test('folders of outputs are made', () => {
@@ -227,9 +238,9 @@ test('convert writes one file that inspect lists and generate uses', () => {
     '--prior',
     checkpoint('kandinsky-2-2-prior'),
     '--type',
-    'q8_0',
+    'Q8_0',
     '--rule',
-    'unet\\.mid_block=f16',
+    'unet\\.mid_block=F16',
   )
   assert.equal(converted.status, 0, converted.stderr)
   const { status, stdout } = kandinsky('inspect', 'tiny.gguf')
