@@ -9,7 +9,7 @@ export type WeightType = 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q6_K' | 'q5_K' | 'q4
 /** When MoVQ computes pictures in tiles. */
 export type Tiling = 'auto' | 'always' | 'never'
 /** Types a weight can have in a source file. */
-export type SourceType = WeightType | 'f64' | 'i64' | 'i32' | 'i16' | 'i8' | 'u8' | 'bool'
+export type SourceType = WeightType | 'f64' | 'i64' | 'i32' | 'i16' | 'i8' | 'u8' | 'bool' | 'f8_e4m3' | 'f8_e5m2'
 
 /** One weight: where its bytes lie and what they become. Mirrors native/core/tensor_source.h. */
 export interface TensorSource {
@@ -23,6 +23,11 @@ export interface TensorSource {
   type: SourceType
   /** as stored, outermost dimension first */
   shape: number[]
+  /**
+   * elements between neighbours of each dimension; without: row-major without gaps. `bytes` then reach from the first
+   * element to the end of the last
+   */
+  stride?: number[]
   target: WeightType
   /** a 4-D kernel is that of a transposed convolution, [in, out, kh, kw] */
   transposed?: boolean

@@ -8,7 +8,7 @@
 
 namespace kandinsky {
 
-/// Throws internal for the two types that ggml does not have (u8 and boolean: only ever stored in a source file).
+/// Throws internal for the types that ggml does not have (u8, boolean, f8_*: only ever stored in a source file).
 ggml_type to_ggml_type(Type type);
 
 /// Nothing for a type that this engine does not read.

@@ -33,6 +33,15 @@ bool needs_turning(const TensorSource& source) {
   return source.shape.size() == 4 && (source.transposed || source.shape[2] * source.shape[3] > 1);
 }
 
+/// Finite values and NaN, no infinity (OCP 8-bit floating point, revision 1.0, "E4M3"): torch's float8_e4m3fn.
+float float_of_e4m3(uint8_t bits) {
+  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+  const float magnitude = (bits & 0x7f) == 0x7f ? std::numeric_limits<float>::quiet_NaN()
+                          : exponent == 0       ? std::ldexp(static_cast<float>(mantissa), -9)
+                                                : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
+  return bits & 0x80 ? -magnitude : magnitude;
+}
+
 template <typename T>
 void widen(const std::byte* stored, float* values, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
@@ -52,6 +61,13 @@ void to_floats(Type type, const std::byte* stored, float* values, int64_t count)
     case Type::i8: widen<int8_t>(stored, values, count); return;
     case Type::u8:
     case Type::boolean: widen<uint8_t>(stored, values, count); return;
+    case Type::f8_e4m3:
+      for (int64_t i = 0; i < count; ++i) values[i] = float_of_e4m3(std::to_integer<uint8_t>(stored[i]));
+      return;
+    case Type::f8_e5m2:  // the upper byte of a float16
+      for (int64_t i = 0; i < count; ++i)
+        values[i] = ggml_fp16_to_fp32(static_cast<ggml_fp16_t>(std::to_integer<unsigned>(stored[i]) << 8));
+      return;
     default: ggml_get_type_traits(to_ggml_type(type))->to_float(stored, values, count);
   }
 }
@@ -143,6 +159,35 @@ class Conversion {
   int64_t unit_ = 0;
 };
 
+/// Bytes from a strided tensor's first element to the end of its last.
+uint64_t strided_bytes(const TensorSource& source) {
+  if (source.stride.size() != source.shape.size() || block_size(source.type) != 1)
+    fail(ErrorCode::bad_file, "strides {} were given for type {} and shape {}", shape_text(source.stride),
+         type_name(source.type), shape_text(source.shape));
+  // The range of a tensor whose last element is the sum of what each dimension reaches.
+  int64_t last = 0;
+  for (size_t i = 0; i < source.shape.size(); ++i) {
+    const int64_t reach = element_count({source.shape[i] - 1, source.stride[i]});
+    if (reach > (int64_t{1} << 48) - last)
+      fail(ErrorCode::bad_file, "strides {} are too large", shape_text(source.stride));
+    last += reach;
+  }
+  return static_cast<uint64_t>(last + 1) * block_bytes(source.type);
+}
+
+/// The elements from `first` on, in row-major order, of a strided tensor that `all` holds.
+void gather(const TensorSource& source, const std::byte* all, int64_t first, int64_t count, std::byte* out) {
+  const size_t size = block_bytes(source.type);
+  const int64_t row = source.shape.back(), step = source.stride.back();
+  for (int64_t done = 0; done < count;) {
+    const int64_t at = first + done, column = at % row, now = std::min(row - column, count - done);
+    int64_t element = column * step, rest = at / row;
+    for (size_t i = source.shape.size() - 1; i-- > 0; rest /= source.shape[i])
+      element += rest % source.shape[i] * source.stride[i];
+    for (int64_t i = 0; i < now; ++i, ++done) std::memcpy(out + done * size, all + (element + i * step) * size, size);
+  }
+}
+
 void check_cancel(const std::atomic<bool>* cancel) {
   if (cancel && *cancel) fail_cancelled();
 }
@@ -175,7 +220,7 @@ uint64_t target_bytes(const TensorSource& source) {
 }
 
 bool is_stored_as_target(const TensorSource& source) {
-  return !source.path.empty() && source.type == source.target && !needs_turning(source);
+  return !source.path.empty() && source.stride.empty() && source.type == source.target && !needs_turning(source);
 }
 
 void check_source(const TensorSource& source) {
@@ -185,7 +230,8 @@ void check_source(const TensorSource& source) {
       std::any_of(source.shape.begin(), source.shape.end(), [](int64_t size) { return size < 1; }))
     fail(ErrorCode::bad_file, "Tensor {} has shape {}, expected at most {} dimensions of size 1 or more", name, shape, GGML_MAX_DIMS);
   try {
-    if (!source.path.empty() && source.bytes != tensor_bytes(source.type, source.shape))
+    const uint64_t expected = source.stride.empty() ? tensor_bytes(source.type, source.shape) : strided_bytes(source);
+    if (!source.path.empty() && source.bytes != expected)
       fail(ErrorCode::bad_file, "{} bytes were given for type {} and shape {}", source.bytes, type_name(source.type), shape);
     // What the intermediate sums below may reach; no real tensor comes near.
     if (element_count(source.shape) > (int64_t{1} << 48) || source.offset > std::numeric_limits<uint64_t>::max() / 2)
@@ -235,12 +281,18 @@ void read_tensor(SourceFiles& files, const TensorSource& source, int threads, co
   const int64_t step = std::clamp<int64_t>(piece_elements / conversion.unit_elements(), 1, conversion.units());
   std::vector<std::byte> stored(source.path.empty() ? 0 : conversion.stored_bytes(step));
   std::vector<std::byte> target(conversion.target_bytes(step));
+  std::vector<std::byte> strided(source.stride.empty() ? 0 : source.bytes);
+  if (!strided.empty()) files.read(source.path, source.offset, strided.data(), strided.size());
   for (int64_t first = 0; first < conversion.units(); first += step) {
     check_cancel(cancel);
     const int64_t units = std::min(step, conversion.units() - first);
-    if (!source.path.empty())
+    if (!strided.empty()) {
+      gather(source, strided.data(), first * conversion.unit_elements(), units * conversion.unit_elements(),
+             stored.data());
+    } else if (!source.path.empty()) {
       files.read(source.path, source.offset + conversion.stored_bytes(first), stored.data(),
                  conversion.stored_bytes(units));
+    }
     const int64_t smallest_share = std::max<int64_t>(1, chunk_elements / conversion.unit_elements());
     parallel_ranges(units, smallest_share, threads, [&](int64_t begin, int64_t end) {
       conversion.convert(source.path.empty() ? nullptr : stored.data() + conversion.stored_bytes(begin), first + begin,

@@ -28,6 +28,9 @@ struct TensorSource {
   // Roughly normal, standard deviation `scale`; the same on every machine, see tensor_source.cpp.
   struct Random { uint64_t seed = 0; float scale = 0; float mean = 0; } random;
   bool transposed = false;  // a 4-D kernel is that of a transposed convolution, [in, out, kh, kw]
+  // Elements between neighbours of each dimension, of a plain type; empty: row-major without gaps. `bytes` of others reach
+  // from the first element to the end of the last.
+  std::vector<int64_t> stride;
 };
 
 /// What a weight's values need at least, whatever type is asked for: errors of quantized matrices average out over a row
@@ -78,7 +81,8 @@ class SourceFiles {
 /// Called with consecutive pieces of the tensor's target bytes, in order.
 using PieceSink = std::function<void(uint64_t offset, const void* data, size_t size)>;
 
-/// Reads, converts, turns and quantizes a tensor piece by piece (whole outermost rows); holds at most about 64 MB.
+/// Reads, converts, turns and quantizes a tensor piece by piece (whole outermost rows); holds at most about 64 MB, and
+/// all stored bytes of a strided one.
 /// Checks `cancel` between pieces (throws aborted). Uses `threads` threads to quantize.
 void read_tensor(SourceFiles& files, const TensorSource& source, int threads, const std::atomic<bool>* cancel,
                  const PieceSink& sink);

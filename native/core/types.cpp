@@ -26,6 +26,7 @@ constexpr TypeRow type_rows[] = {
     {Type::i64, "i64", GGML_TYPE_I64},       {Type::i32, "i32", GGML_TYPE_I32},
     {Type::i16, "i16", GGML_TYPE_I16},       {Type::i8, "i8", GGML_TYPE_I8},
     {Type::u8, "u8", GGML_TYPE_COUNT},       {Type::boolean, "bool", GGML_TYPE_COUNT},
+    {Type::f8_e4m3, "f8_e4m3", GGML_TYPE_COUNT}, {Type::f8_e5m2, "f8_e5m2", GGML_TYPE_COUNT},
 };
 
 const TypeRow& row(Type type) {

@@ -11,8 +11,8 @@
 namespace kandinsky {
 
 enum class Type {
-  f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q5_0, q4_0,  // weights; may also be a target
-  f64, i64, i32, i16, i8, u8, boolean,                 // only ever stored in a source file
+  f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q5_0, q4_0,     // weights; may also be a target
+  f64, i64, i32, i16, i8, u8, boolean, f8_e4m3, f8_e5m2,  // only ever stored in a source file
 };
 
 /// "f32", "q4_K" … exactly as the public API spells them. Throws invalid_argument for anything else.

@@ -118,6 +118,41 @@ TEST(tensor_source_reads_every_stored_type) {
   CHECK(read_floats(stored<uint16_t>({0x3f80, 0, 0x4040}, Type::bf16, {3}, Type::f32)) == expected);
 }
 
+TEST(tensor_source_reads_8_bit_floats) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  // OCP 8-bit floating point, table 2: largest, smallest normal and subnormal, ones, zero, NaN
+  const auto e4m3 = read_floats(stored<uint8_t>({0x7e, 0x08, 0x01, 0x38, 0xb8, 0x00, 0xff}, Type::f8_e4m3, {7}, Type::f32));
+  const float values4[] = {448, 0x1p-6f, 0x1p-9f, 1, -1, 0, nan};
+  const auto e5m2 = read_floats(stored<uint8_t>({0x7b, 0x04, 0x01, 0x3c, 0xbc, 0x7c, 0x7f}, Type::f8_e5m2, {7}, Type::f32));
+  const float values5[] = {57344, 0x1p-14f, 0x1p-16f, 1, -1, inf, nan};
+  for (int i = 0; i < 7; ++i) {
+    CHECK(e4m3[i] == values4[i] || (std::isnan(e4m3[i]) && std::isnan(values4[i])));
+    CHECK(e5m2[i] == values5[i] || (std::isnan(e5m2[i]) && std::isnan(values5[i])));
+  }
+}
+
+TEST(tensor_source_reads_strided_tensors) {
+  // [2, 3] of a [3, 2] lying the other way round
+  TensorSource turned = stored<float>({0, 1, 2, 3, 4, 5}, Type::f32, {2, 3}, Type::f32);
+  turned.stride = {1, 2};
+  CHECK(!is_stored_as_target(turned));
+  CHECK(read_floats(turned) == (std::vector<float>{0, 2, 4, 1, 3, 5}));
+  // every other column; the file ends with the last one
+  TensorSource sparse = stored<float>({0, 1, 2, 3, 4, 5, 6}, Type::f32, {2, 2}, Type::f32);
+  sparse.stride = {4, 2};
+  CHECK(read_floats(sparse) == (std::vector<float>{0, 2, 4, 6}));
+  // a kernel, channels last, in more pieces than one
+  std::vector<float> values(40 * 300 * 9);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 2039);
+  TensorSource kernel = stored<float>(values, Type::f32, {40, 300, 3, 3}, Type::f32);
+  kernel.stride = {2700, 1, 900, 300};
+  CHECK(read_floats(kernel) == values);
+  for (const std::vector<int64_t>& wrong : {std::vector<int64_t>{1}, {2, 2}, {1, int64_t{1} << 60}}) {
+    turned.stride = wrong;
+    CHECK_THROWS(bad_file, "tensor conv.weight", check_source(turned));
+  }
+}
+
 TEST(tensor_source_round_trip_errors_are_within_half_a_step) {
   // Half a quantization step of a block whose range is the whole tensor's; k-quants store their block scales in 4 to
   // 6 bits, which adds to it.

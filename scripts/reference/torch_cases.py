@@ -15,6 +15,7 @@ import torch
 TYPES = {
     torch.float64: "f64", torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.int64: "i64",
     torch.int32: "i32", torch.int16: "i16", torch.int8: "i8", torch.uint8: "u8", torch.bool: "bool",
+    torch.float8_e4m3fn: "f8_e4m3", torch.float8_e5m2: "f8_e5m2",
 }
 
 
@@ -44,21 +45,29 @@ def main(folder):
             "shared": base,
             "scalar": torch.tensor(2.5),
         },
+        "torch-strided.bin": {
+            "transposed": base.reshape(4, 6).t(),
+            "sparse": base.reshape(4, 6)[1:, ::2],
+            "channels_last": base.reshape(2, 3, 2, 2).to(memory_format=torch.channels_last),
+            "one_column": base.reshape(4, 6)[:, 5:],
+        },
     }
     cases = {}
     for file, tensors in readable.items():
         torch.save(tensors, folder / file)
         cases[file] = describe(tensors)
     refused = {
-        "torch-transposed.bin": {"weight": base.reshape(4, 6).t()},
+        "torch-expanded.bin": {"weight": base[:1].expand(4, 6)},
         "torch-training.bin": {"model": {"weight": base[:2].clone()}, "step": 3},
         "torch-module.bin": torch.nn.Linear(1, 1),
     }
     for file, value in refused.items():
         torch.save(value, folder / file)
         cases[file] = None
-    torch.save({"weight": base[:2].clone()}, folder / "torch-legacy.bin", _use_new_zipfile_serialization=False)
-    cases["torch-legacy.bin"] = None
+    legacy = {**readable["torch-types.bin"], **readable["torch-strided.bin"]}
+    legacy = {name: tensor for name, tensor in legacy.items() if not name.startswith("float8")}  # newer than the format
+    torch.save(legacy, folder / "torch-legacy.bin", _use_new_zipfile_serialization=False)
+    cases["torch-legacy.bin"] = describe(legacy)
     (folder / "torch-cases.json").write_text(json.dumps({"torch": torch.__version__, "cases": cases}, indent=1) + "\n")
 
 

@@ -52,6 +52,16 @@ test('reads scalars, empty tensors and names that are special to JavaScript', as
   ])
 })
 
+test('8-bit floats are listed; their values are tested with those of torch.save', async (t) => {
+  const header = { a: tensor(0, 3, [3], 'F8_E4M3'), b: tensor(3, 5, [2], 'F8_E5M2') }
+  const file = writeFileIn(temporaryFolder(t), 'a.safetensors', safetensorsFile(header, Buffer.alloc(5)))
+  const types = (await readSafetensors(file)).map(({ name, type, bytes }) => [name, type, bytes])
+  assert.deepEqual(types, [
+    ['a', 'f8_e4m3', 3],
+    ['b', 'f8_e5m2', 2],
+  ])
+})
+
 const bad = {
   'a header longer than the file': [
     Buffer.concat([Buffer.from([255, 0, 0, 0, 0, 0, 0, 0]), Buffer.from('{}')]),

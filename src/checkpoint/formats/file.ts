@@ -104,17 +104,21 @@ export function fileError(path: string, cause: unknown): KandinskyError {
 }
 
 /** What a file holds, judged by its first bytes and never by its name. */
-export type FileKind = 'gguf' | 'safetensors' | 'torch-zip' | 'pickle' | 'lfs-pointer' | 'unknown'
+export type FileKind = 'gguf' | 'safetensors' | 'torch-zip' | 'torch-legacy' | 'pickle' | 'lfs-pointer' | 'unknown'
 
 /** How messages call each kind. */
 export const KIND_NAMES: Record<FileKind, string> = {
   gguf: 'a GGUF file',
   safetensors: 'a safetensors file',
   'torch-zip': 'a zip archive as torch.save writes it',
+  'torch-legacy': 'a file as torch.save wrote it before version 1.6',
   pickle: 'a bare Python pickle',
   'lfs-pointer': 'a Git LFS pointer, not the file itself (run "git lfs pull")',
   unknown: 'data of an unknown format',
 }
+
+/** The pickle of torch.save's magic number. */
+export const TORCH_LEGACY_HEAD = Buffer.from('80028a0a6cfc9c46f9206aa850192e', 'hex')
 
 const PICKLE_PROTO = 0x80
 
@@ -123,6 +127,7 @@ export async function fileKind(file: SourceFile): Promise<FileKind> {
   const text = head.toString('latin1')
   if (text.startsWith('GGUF')) return 'gguf'
   if (text.startsWith('PK\x03\x04')) return 'torch-zip'
+  if (head.subarray(0, TORCH_LEGACY_HEAD.length).equals(TORCH_LEGACY_HEAD)) return 'torch-legacy'
   if (text.startsWith('version https://git-lfs')) return 'lfs-pointer'
   if (head.length > 8 && head[8] === 0x7b && head.readBigUInt64LE(0) <= BigInt(file.size - 8)) return 'safetensors'
   if (head.length > 1 && head[0] === PICKLE_PROTO && head[1]! <= 5) return 'pickle'

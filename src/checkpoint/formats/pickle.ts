@@ -5,19 +5,21 @@
 // state dict are values of their own here, and everything else is refused. Nothing is executed or allocated on behalf
 // of the file except lists as long as the file itself.
 // Source: Python's pickletools.py (instructions), torch/_utils.py and torch/serialization.py (what they build).
-import { badFile } from './file.js'
+import { badFile, TORCH_LEGACY_HEAD } from './file.js'
 import type { ElementType } from './stored.js'
 
-/** A view into a storage, which is an entry "data/<key>" of the archive. Counts are in elements. */
+/** A view into a storage, whose bytes lie elsewhere in the file under its key. Counts are in elements. */
 export interface PickledTensor {
   storage: Storage
   storageOffset: number
+  type: ElementType
   shape: number[]
   stride: number[]
 }
 
 export interface Storage {
-  type: ElementType
+  /** undefined: bytes, whose type each tensor says by itself */
+  type: ElementType | undefined
   key: string
   count: number
 }
@@ -34,10 +36,25 @@ const STORAGES: Record<string, ElementType> = {
   'torch ByteStorage': 'u8',
   'torch BoolStorage': 'bool',
 }
+/** Types without a storage class of their own: torch.save names them beside an untyped storage. */
+const DTYPES: Record<string, ElementType> = { 'torch float8_e4m3fn': 'f8_e4m3', 'torch float8_e5m2': 'f8_e5m2' }
+const UNTYPED_STORAGE = 'torch.storage UntypedStorage'
 const ORDERED_DICT = 'collections OrderedDict'
 const REBUILD_TENSOR = 'torch._utils _rebuild_tensor_v2'
+/** What files of the oldest versions call, with the same first arguments. */
+const REBUILD_TENSOR_V1 = 'torch._utils _rebuild_tensor'
+const REBUILD_TENSOR_V3 = 'torch._utils _rebuild_tensor_v3'
 const REBUILD_PARAMETER = 'torch._utils _rebuild_parameter'
-const ALLOWED_GLOBALS = new Set([ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, ...Object.keys(STORAGES)])
+const ALLOWED_GLOBALS = new Set([
+  ORDERED_DICT,
+  REBUILD_TENSOR,
+  REBUILD_TENSOR_V1,
+  REBUILD_TENSOR_V3,
+  REBUILD_PARAMETER,
+  UNTYPED_STORAGE,
+  ...Object.keys(STORAGES),
+  ...Object.keys(DTYPES),
+])
 
 class Global {
   constructor(readonly name: string) {}
@@ -48,7 +65,7 @@ class StorageValue {
 class TensorValue {
   constructor(readonly tensor: PickledTensor) {}
 }
-/** An array is a tuple: a state dict has no lists. */
+/** An array is a tuple or a list. */
 type Value = null | boolean | number | string | Value[] | Map<Value, Value> | Global | StorageValue | TensorValue
 const MARK = Symbol('mark')
 
@@ -62,7 +79,32 @@ const MAX_VALUES = 2_000_000
  * @throws KandinskyError `BAD_FILE` for anything but a dict from names to tensors
  */
 export function unpickleTensors(data: Buffer, path: string): Map<string, PickledTensor> {
-  const root = new Machine(data, path).run()
+  return stateDict(new Machine(data, path).run(), path)
+}
+
+const LEGACY_PROTOCOL = 1001
+
+/**
+ * Reads the pickles before the storages of a file of torch.save before version 1.6: magic number, protocol, system,
+ * state dict, and the keys of the storages in their order.
+ * @param data the file from its first byte on, as far as pickles may reach
+ * @returns also where the storages begin, in bytes
+ * @throws KandinskyError `BAD_FILE`
+ */
+export function unpickleLegacy(data: Buffer, path: string) {
+  const machine = new Machine(data, path, TORCH_LEGACY_HEAD.length)
+  const protocol = machine.run()
+  const system = machine.run()
+  if (protocol !== LEGACY_PROTOCOL || !(system instanceof Map) || system.get('little_endian') !== true)
+    throw badFile(path, 'is no little-endian file of the protocol 1001 that torch.save had before version 1.6')
+  const tensors = stateDict(machine.run(), path)
+  const keys = machine.run()
+  if (!Array.isArray(keys) || !keys.every((key) => typeof key === 'string'))
+    throw badFile(path, 'does not list its storages')
+  return { tensors, keys: keys as string[], end: machine.at }
+}
+
+function stateDict(root: Value, path: string): Map<string, PickledTensor> {
   if (!(root instanceof Map)) throw badFile(path, 'holds no state dict (a dict from names to tensors)')
   const tensors = new Map<string, PickledTensor>()
   for (const [name, value] of root) {
@@ -78,14 +120,23 @@ class Machine {
   readonly #path: string
   readonly #stack: (Value | typeof MARK)[] = []
   readonly #memo = new Map<number, Value>()
-  #at = 0
+  #at: number
 
-  constructor(data: Buffer, path: string) {
+  constructor(data: Buffer, path: string, at = 0) {
     this.#data = data
     this.#path = path
+    this.#at = at
   }
 
+  /** Where the next pickle begins. */
+  get at(): number {
+    return this.#at
+  }
+
+  /** Reads one pickle. */
   run(): Value {
+    this.#stack.length = 0
+    this.#memo.clear()
     for (;;) {
       const code = String.fromCharCode(this.#take(1)[0]!)
       if (code === '.') return this.#pop()
@@ -156,6 +207,15 @@ class Machine {
     this.push(this.#popToMark())
   }
 
+  append(): void {
+    const value = this.#pop()
+    this.#append([value])
+  }
+
+  appendFromMark(): void {
+    this.#append(this.#popToMark())
+  }
+
   setItem(): void {
     const value = this.#pop()
     this.#setItems([this.#pop(), value])
@@ -178,28 +238,44 @@ class Machine {
     const callable = this.#pop()
     if (!(callable instanceof Global) || !Array.isArray(args)) throw this.#fail('calls what is no function')
     if (callable.name === ORDERED_DICT && args.length === 0) this.push(new Map())
-    else if (callable.name === REBUILD_TENSOR) this.push(this.#tensor(args))
+    else if (callable.name === REBUILD_TENSOR || callable.name === REBUILD_TENSOR_V1) this.push(this.#tensor(args))
+    else if (callable.name === REBUILD_TENSOR_V3) this.push(this.#tensor(args, args[6]))
     else if (callable.name === REBUILD_PARAMETER && args[0] instanceof TensorValue) this.push(args[0])
     else throw this.#fail(`calls ${readable(callable.name)} with arguments that torch.save does not write`)
   }
 
-  /** A persistent id names a storage: ('storage', its class, key, device, number of elements). */
+  /**
+   * A persistent id names a storage: ('storage', its class, key, device, number of elements), and before version 1.6
+   * the part of another storage that it is, which has been None since 0.4.
+   */
   persistent(): void {
     const id = this.#pop()
-    const [kind, type, key, , count] = Array.isArray(id) ? id : []
-    if (kind !== 'storage' || !(type instanceof Global) || typeof key !== 'string' || !isCount(count))
+    const [kind, type, key, , count, view = null] = Array.isArray(id) ? id : []
+    if (kind !== 'storage' || !(type instanceof Global) || typeof key !== 'string' || !isCount(count) || view !== null)
       throw this.#fail('refers to a storage in a way that torch.save does not')
     const element = STORAGES[type.name]
-    if (!element) throw this.#fail(`has a storage of the class ${readable(type.name)}`)
+    if (!element && type.name !== UNTYPED_STORAGE) throw this.#fail(`has a storage of the class ${readable(type.name)}`)
     this.push(new StorageValue({ type: element, key, count }))
   }
 
-  /** Arguments: storage, storage_offset, size, stride, requires_grad, backward_hooks (and metadata, unused). */
-  #tensor([storage, offset, shape, stride]: Value[]): TensorValue {
+  /**
+   * Arguments: storage, storage_offset, size, stride, requires_grad, backward_hooks (and metadata, unused).
+   * @param dtype of an untyped storage's values
+   */
+  #tensor([storage, offset, shape, stride]: Value[], dtype?: Value): TensorValue {
     if (!(storage instanceof StorageValue) || !isCount(offset) || !isCounts(shape) || !isCounts(stride))
       throw this.#fail('describes a tensor in a way that torch.save does not')
     if (shape.length !== stride.length) throw this.#fail('describes a tensor with more sizes than strides')
-    return new TensorValue({ storage: storage.storage, storageOffset: offset, shape, stride })
+    const type = storage.storage.type ?? (dtype instanceof Global ? DTYPES[dtype.name] : undefined)
+    if (!type) throw this.#fail('has a tensor of a type that is not read')
+    return new TensorValue({ storage: storage.storage, type, storageOffset: offset, shape, stride })
+  }
+
+  #append(items: Value[]): void {
+    const list = this.#pop()
+    if (!Array.isArray(list)) throw this.#fail('appends to what is no list')
+    for (const item of items) list.push(item)
+    this.push(list)
   }
 
   #setItems(items: Value[]): void {
@@ -259,6 +335,9 @@ const INSTRUCTIONS: Record<string, (machine: Machine) => void> = {
   '\x8a': (m) => m.push(m.long()),
   X: (m) => m.push(m.text()),
   ')': (m) => m.push([]),
+  ']': (m) => m.push([]),
+  a: (m) => m.append(),
+  e: (m) => m.appendFromMark(),
   '\x85': (m) => m.tuple(1),
   '\x86': (m) => m.tuple(2),
   '\x87': (m) => m.tuple(3),

@@ -21,6 +21,8 @@ const ELEMENT_TYPES = new Map<unknown, ElementType>([
   ['I8', 'i8'],
   ['U8', 'u8'],
   ['BOOL', 'bool'],
+  ['F8_E4M3', 'f8_e4m3'],
+  ['F8_E5M2', 'f8_e5m2'],
 ])
 
 /**

@@ -15,6 +15,8 @@ export const ELEMENT_BYTES = {
   i8: 1,
   u8: 1,
   bool: 1,
+  f8_e4m3: 1,
+  f8_e5m2: 1,
 } as const satisfies Partial<Record<SourceType, number>>
 
 export type ElementType = keyof typeof ELEMENT_BYTES
