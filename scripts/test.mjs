@@ -27,6 +27,7 @@ if (wanted.length === 0) {
     for (const filter of ['matches_diffusers', 'matches_transformers', 'packed_weights'])
       run(program, [...fixtures, '--filter', filter], { KANDINSKY_CPU })
   }
+  if (process.platform === 'linux') run(process.execPath, ['scripts/test-cuda-host.mjs'])
 }
 run(process.execPath, ['--test', '--test-concurrency=1', '--test-reporter=spec', ...files])
 

@@ -200,7 +200,7 @@ ggml_tensor* KernelOps::conv2d(Graph& g, const Convolution& conv, const ImageInp
   if (conv.kernel == 1 && conv.stride == 1 && border == 0)
     return linear(g, conv.product, Operand(x), Activation::none, residual);
   Algorithm algorithm = Algorithm::direct;
-  if (conv.kernel == 3 && conv.stride == 1) {
+  if (kernels().has_winograd && conv.kernel == 3 && conv.stride == 1) {
     const int64_t height = tile ? tile->height : x->ne[2] - unused - 2, width = x->ne[1] - unused - 2;
     const int64_t out = conv.product.weight->ne[1];
     algorithm = choose_algorithm(static_cast<int>(height), static_cast<int>(width),

@@ -6,7 +6,8 @@
 // float32 elsewhere) that the pass before it writes: `prepare` for convolutions, a product's epilogue, `layer_norm`.
 //
 // Every kernel is called by all `nth` threads of a team with the same arguments and one shared WorkContext; the threads
-// meet at barriers inside, so all of them must call. Results do not depend on the number of threads.
+// meet at barriers inside, so all of them must call. Results do not depend on the number of threads. A GPU's kernels
+// (kernels/cuda/) are put on a stream by thread 0; all addresses but those of the arguments are the GPU's then.
 // Nothing here checks its arguments: callers check shapes once, when they build the graph.
 #pragma once
 
@@ -31,6 +32,7 @@ enum class Algorithm {
 /// calls.
 struct alignas(64) WorkContext {
   unsigned char* scratch = nullptr;
+  void* stream = nullptr;  // of a GPU: its kernels are put on it and run later
   alignas(64) int next_task = 0;
   alignas(64) int arrived = 0;
   alignas(64) unsigned generation = 0;  // barriers passed
@@ -155,8 +157,9 @@ struct KernelTable {
   NumberType act_type;
   NumberType weight_type;  // both f32: results as exact as float32 is
   int panel;  // out channels: packed weights are whole panels, and matrices of whole panels may be concatenated
+  bool has_winograd;  // else every convolution is direct
   size_t (*packed_size)(Algorithm algorithm, const WeightRows* rows);
-  ExpandRow (*expander)(StoredType type);  // null for float32
+  ExpandRow (*expander)(StoredType type);  // null for float32; none on a GPU
   Kernel<PackArgs> pack;
   Kernel<PrepareArgs> prepare;
   /// Statistics of an image that is seen in parts (batch 1): dst, double [groups][2], is the sum and the sum of squares

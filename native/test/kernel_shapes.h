@@ -11,9 +11,6 @@ namespace kandinsky::test {
 
 enum class Shape { edge, network };
 
-/// Multiplications that the plain reference may take.
-constexpr double tested_multiplications = 4e8;
-
 struct ConvShape {
   Shape shape;
   int batch, height, width, in, out, kernel, stride;

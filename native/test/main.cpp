@@ -4,8 +4,8 @@
 #include <filesystem>
 #include <random>
 
-#include "kernels/cpu/variants.h"
 #include "test/check.h"
+#include "test/tested_kernels.h"
 
 namespace kandinsky::test {
 
@@ -81,7 +81,7 @@ int main(int argc, char** argv) {
       for (const auto& test : kandinsky::test::registered_tests()) std::printf("%s\n", test.name);
       return 0;
     } else if (option == "--list-kernels") {
-      for (auto kernels = kandinsky::list_cpu_kernels(); *kernels; ++kernels) std::printf("%s\n", (*kernels)->name);
+      for (auto kernels : kandinsky::test::tested_kernels()) std::printf("%s\n", kernels->name);
       return 0;
     } else {
       std::fprintf(stderr, "usage: %s [--filter TEXT] [--fixtures FOLDER] [--list] [--list-kernels]\n", argv[0]);

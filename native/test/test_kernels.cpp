@@ -1,14 +1,13 @@
-// Every CPU kernel against its plain reference, in every variant that this machine can run, over the
-// shapes of test/kernel_shapes.h and all thread counts alike.
-#include <cstdlib>
+// Every kernel of the tested tables against its plain reference, over the shapes of test/kernel_shapes.h and all thread
+// counts alike.
 #include <cstring>
 #include <random>
 
 #include "kernels/reference.h"
-#include "core/cpu_kernels.h"
-#include "kernels/cpu/variants.h"
 #include "test/check.h"
 #include "test/kernel_shapes.h"
+#include "test/stored_rows.h"
+#include "test/tested_kernels.h"
 #include "test/thread_team.h"
 
 namespace kandinsky {
@@ -79,11 +78,9 @@ void check_distance(const KernelTable& kernels, const std::string& what, const f
                                         " (allowed " + std::to_string(tolerance) + ")");
 }
 
-/// All variants, or the one that KANDINSKY_CPU names.
 template <typename Call>
 void for_each_variant(Call call) {
-  if (std::getenv("KANDINSKY_CPU")) return call(cpu_kernels());
-  for (const KernelTable* const* kernels = list_cpu_kernels(); *kernels; ++kernels) call(**kernels);
+  for (const KernelTable* kernels : tested_kernels()) call(*kernels);
 }
 
 /// Runs with 1, 2 and 3 threads into `bytes` bytes of dst and checks that they agree bit for bit.
@@ -176,14 +173,15 @@ void check_conv(const ConvShape& c, Algorithm algorithm) {
 
 TEST(kernels_conv_direct) {
   for (const ConvShape& c : conv_shapes) {
-    if (c.multiplications() <= tested_multiplications) check_conv(c, Algorithm::direct);
+    if (c.multiplications() <= tested_multiplications()) check_conv(c, Algorithm::direct);
   }
 }
 
 TEST(kernels_conv_winograd) {
   for (const ConvShape& c : conv_shapes) {
     // What choose_algorithm() takes, and fewer results than it does.
-    if (c.kernel != 3 || c.stride != 1 || c.in % 16 != 0 || c.multiplications() > tested_multiplications) continue;
+    if (c.kernel != 3 || c.stride != 1 || c.in % 16 != 0 || c.multiplications() > tested_multiplications()) continue;
+    if (!tested_kernels().front()->has_winograd) continue;
     check_conv(c, Algorithm::winograd_f2);
     check_conv(c, Algorithm::winograd_f4);
   }
@@ -191,7 +189,7 @@ TEST(kernels_conv_winograd) {
 
 TEST(kernels_gemm) {
   for (const GemmShape& c : gemm_shapes) {
-    if (c.multiplications() > tested_multiplications) continue;
+    if (c.multiplications() > tested_multiplications()) continue;
     const int width = even(c.in);
     const auto src = random_values(static_cast<size_t>(c.rows) * c.in, 1);
     auto weights = random_values(static_cast<size_t>(c.out) * c.in, 2, 2 / std::sqrt(static_cast<float>(c.in)));
@@ -244,7 +242,7 @@ TEST(kernels_gemm) {
 
 TEST(kernels_prepare) {
   for (const PrepareShape& c : prepare_shapes) {
-    if (c.multiplications() > tested_multiplications) continue;
+    if (c.multiplications() > tested_multiplications()) continue;
     const int channels = c.channels0 + c.channels1, s = c.spatial ? c.spatial : 1;
     const size_t pixels = static_cast<size_t>(c.batch) * c.height * c.width;
     const auto src0 = random_values(pixels * c.channels0, 1, 2.0f, 3.0f), src1 = random_values(pixels * c.channels1, 2);
@@ -350,32 +348,50 @@ TEST(kernels_layer_norm) {
 }
 
 TEST(kernels_expand_rows_of_every_type) {
-  struct Case {
-    const char* name;
-    StoredType type;
-    int values, bytes;        // of a block
-    std::vector<int> halves;  // where it has numbers of 16 bits
-  };
-  const Case cases[] = {
-      {"f16", StoredType::f16, 1, 2, {0}},          {"bf16", StoredType::bf16, 1, 2, {0}},
-      {"q8_0", StoredType::q8_0, 32, 34, {0}},      {"q6_K", StoredType::q6_k, 256, 210, {208}},
-      {"q5_K", StoredType::q5_k, 256, 176, {0, 2}}, {"q4_K", StoredType::q4_k, 256, 144, {0, 2}},
-      {"q5_0", StoredType::q5_0, 32, 22, {0}},      {"q4_0", StoredType::q4_0, 32, 18, {0}}};
-  std::mt19937 generator(1);
-  for (const Case& c : cases) {
-    const int count = c.values == 1 ? 1037 : 9 * c.values, blocks = count / c.values;
-    std::vector<unsigned char> row(static_cast<size_t>(blocks) * c.bytes);  // no byte more: reading it would be an error
-    for (unsigned char& byte : row) byte = static_cast<unsigned char>(generator());
-    for (int block = 0; block < blocks; ++block) {
-      for (const int half : c.halves) row[block * c.bytes + half + 1] &= 0xbf;  // below 2, and no NaN
-    }
+  for (const StoredCase& c : stored_cases) {
+    const int count = c.values == 1 ? 1037 : 9 * c.values;
+    const std::vector<unsigned char> row = random_rows(c, 1, count);  // no byte more: reading it would be an error
     std::vector<float> expected(count);
     reference::expander(c.type)(row.data(), expected.data(), count);
     for_each_variant([&](const KernelTable& kernels) {
+      if (!kernels.expander) return;
       std::vector<float> values(count);
       kernels.expander(c.type)(row.data(), values.data(), count);
       CHECK_MESSAGE(values == expected, std::string(c.name) + " in " + kernels.name);
     });
+  }
+}
+
+TEST(kernels_products_of_weights_of_every_type) {
+  struct Case {
+    int rows, in, out;
+  };
+  for (const Case& size : {Case{70, 256, 72}, Case{600, 256, 40}, Case{1, 1024, 65}}) {
+    const auto src = random_values(static_cast<size_t>(size.rows) * size.in, 1);
+    for (const StoredCase& c : stored_cases) {
+      const int64_t row_bytes = static_cast<int64_t>(size.in) / c.values * c.bytes;
+      const std::vector<unsigned char> stored = random_rows(c, size.out, size.in);
+      std::vector<float> weights(static_cast<size_t>(size.out) * size.in), expected(static_cast<size_t>(size.rows) * size.out);
+      for (int o = 0; o < size.out; ++o) {
+        reference::expander(c.type)(stored.data() + o * row_bytes, weights.data() + static_cast<size_t>(o) * size.in, size.in);
+      }
+      reference::gemm(src.data(), size.rows, size.in, weights.data(), size.out, nullptr, Activation::none, nullptr, expected.data());
+      for_each_variant([&](const KernelTable& kernels) {
+        const auto act = to_act(kernels, src);
+        Aligned<float> dst(expected.size());
+        GemmArgs args = {};
+        args.src = act.data();
+        args.src_stride = size.in;
+        args.rows = size.rows;
+        args.weights = {Algorithm::direct, nullptr, {stored.data(), row_bytes, c.type, size.out, 1, size.in}};
+        args.f32_dst = true;
+        args.dst = dst.data();
+        args.dst_stride = size.out;
+        run_kernel(kernels.gemm, args, 2);
+        const std::string what = std::string(c.name) + " weights x" + std::to_string(size.rows);
+        check_distance(kernels, what, dst.data(), expected, std::max(1e-5, 1.5 * tolerance_of(kernels, Algorithm::direct)));
+      });
+    }
   }
 }
 
@@ -385,6 +401,7 @@ TEST(kernels_expand_every_half_precision_number) {
   std::vector<float> expected(row.size());
   reference::expander(StoredType::f16)(row.data(), expected.data(), static_cast<int64_t>(row.size()));
   for_each_variant([&](const KernelTable& kernels) {
+    if (!kernels.expander) return;
     std::vector<float> values(row.size());
     kernels.expander(StoredType::f16)(row.data(), values.data(), static_cast<int64_t>(row.size()));
     for (size_t i = 0; i < row.size(); ++i) {
@@ -397,7 +414,7 @@ TEST(kernels_expand_every_half_precision_number) {
 
 TEST(kernels_attention) {
   for (const AttentionShape& c : attention_shapes) {
-    if (c.multiplications() > tested_multiplications) continue;
+    if (c.multiplications() > tested_multiplications()) continue;
     const int width = c.heads * c.head_dim, keys = c.added_tokens + c.tokens;
     // Values that bfloat16 holds, so that what is measured is the kernel and not the rounding of its input.
     const auto rounded = [](std::vector<float> values) {

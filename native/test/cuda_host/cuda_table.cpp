@@ -1,0 +1,10 @@
+#include "kernels/cuda/table.h"
+#include "test/tested_kernels.h"
+
+namespace kandinsky::test {
+
+std::vector<const KernelTable*> tested_kernels() { return {&cuda_kernels()}; }
+
+double tested_multiplications() { return 5e7; }
+
+}  // namespace kandinsky::test
