@@ -45,7 +45,7 @@ export function firstOf(signals: readonly AbortSignal[]): AbortSignal {
 
 /**
  * Makes `instanceof` true for the objects of every copy of a class; derived classes keep the usual meaning. Call it in a
- * static block: `static { recognise(this, 'Tensor') }`.
+ * static block: `static { recognise(Tensor, 'Tensor') }`.
  */
 export function recognise(Class: abstract new (...args: never[]) => object, name: string): void {
   const brand = Symbol.for(`node-kandinsky.${name}`)
