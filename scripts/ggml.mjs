@@ -4,11 +4,11 @@
 // that package would also pull hundreds of megabytes of binaries, so only its tarball is fetched and its integrity checked.
 // KANDINSKY_GGML=/path/to/ggml uses another checkout instead and leaves native/ggml alone.
 import { execFileSync } from 'node:child_process'
-import { createHash } from 'node:crypto'
 import { cpSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { fetchTarball } from './npm-tarball.mjs'
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
 const target = path.join(root, 'native', 'ggml')
@@ -32,7 +32,7 @@ export function ensureGgml() {
   const work = mkdtempSync(path.join(tmpdir(), 'kandinsky-ggml-'))
   try {
     console.log(`fetching the source of ${wanted.trim()}`)
-    const tarball = fetchTarball(work)
+    const tarball = fetchTarball(pin, work)
     execFileSync('tar', ['-xzf', tarball, `package/${pin.bundle}`], { cwd: work })
     const checkout = path.join(work, 'checkout')
     execFileSync('git', ['clone', '--quiet', path.join(work, 'package', pin.bundle), checkout], { stdio: 'pipe' })
@@ -51,18 +51,6 @@ export function ensureGgml() {
     rmSync(work, { recursive: true, force: true })
   }
   return target
-}
-
-function fetchTarball(directory) {
-  const npm = process.env.npm_execpath
-  const args = ['pack', `${pin.package}@${pin.version}`, '--silent', '--pack-destination', directory]
-  if (npm?.endsWith('.js')) execFileSync(process.execPath, [npm, ...args], { cwd: directory, stdio: 'pipe' })
-  else execFileSync('npm', args, { cwd: directory, stdio: 'pipe', shell: process.platform === 'win32' })
-  const tarball = path.join(directory, `${pin.package}-${pin.version}.tgz`)
-  const integrity = `sha512-${createHash('sha512').update(readFileSync(tarball)).digest('base64')}`
-  if (integrity !== pin.integrity)
-    throw new Error(`${pin.package}@${pin.version}: expected integrity ${pin.integrity} but received ${integrity}`)
-  return tarball
 }
 
 function copySource(checkout, destination) {

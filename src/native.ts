@@ -1,6 +1,5 @@
-// The one file that loads the addon and types the border. Nothing else may require a .node file.
-import { createRequire } from 'node:module'
-import { fileURLToPath } from 'node:url'
+// The one file that uses the addon and types the border.
+import binaries from './binaries.cjs'
 import { KandinskyError, type KandinskyErrorCode, kandinskyErrorCodes } from './errors.js'
 import { isError } from './realms.js'
 
@@ -153,40 +152,43 @@ export function binding(): Binding {
   return loaded
 }
 
-/** In an Electron app the package may lie in app.asar, but native code can only read what is unpacked beside it. */
-export function outsideArchive(path: string): string {
-  return path.replace(/\.asar(?=[\\/])/, '.asar.unpacked')
-}
-
 function loadAddon(): Binding {
-  const require = createRequire(import.meta.url)
-  const root = fileURLToPath(new URL('..', import.meta.url))
-  let path: string | undefined
   try {
-    path = outsideArchive((require('node-gyp-build') as { path(root: string): string }).path(root))
-    return require(path) as Binding
+    return binaries.loadAddon() as Binding
   } catch (cause) {
-    throw new KandinskyError('NATIVE_LOAD_FAILED', loadFailure(cause, root, path), { cause })
+    throw new KandinskyError('NATIVE_LOAD_FAILED', loadFailure(cause as NodeJS.ErrnoException), { cause })
   }
 }
 
-function loadFailure(cause: unknown, root: string, path: string | undefined): string {
-  const { message, code } = cause as NodeJS.ErrnoException
-  const what = path ? `The native addon ${path} could not be loaded` : `No native addon was found in ${root}`
-  const platform = `${process.platform}-${process.arch}`
+function loadFailure({ message, code }: NodeJS.ErrnoException): string {
+  if (binaries.isBundled())
+    return (
+      'The native addon cannot be found from inside a bundle. Mark "node-kandinsky" (and "sharp") external in the bundler ' +
+      'and install them beside the bundle; docs/bundlers.md has a recipe for each.'
+    )
+  const file = addonPath()
+  const what = file ? `The native addon ${file} could not be loaded` : 'No native addon was found'
   if (code === 'ERR_DLOPEN_DISABLED')
     return `${what}: this process runs with --no-addons. Start it without that option.`
   return [
-    `${what} for ${platform}${isMusl() ? ' (musl libc)' : ''}, Node ${process.versions.node}:`,
+    `${what} for ${process.platform}-${process.arch}${isMusl() ? ' (musl libc)' : ''}, Node ${process.versions.node}:`,
     `  ${message.trim().split('\n')[0]}`,
-    'If no prebuilt addon exists for this platform, build it: install a C++17 compiler and CMake 3.18 or newer,',
-    'then run "npm rebuild node-kandinsky" (in a git checkout of it: "npm run build:native").',
-    'If node_modules was copied from another platform, install it again on this one.',
+    'If node_modules was copied from another platform, install it again on this one. "npx kandinsky doctor" says more.',
+    'If there is no prebuilt addon for this platform, build it in a checkout of the repository: docs/building.md.',
   ].join('\n')
 }
 
-/** Reads loaded libraries, which takes a moment: only for error messages. */
-function isMusl(): boolean {
+/** The addon's file; undefined if there is none for this platform. */
+export function addonPath(): string | undefined {
+  try {
+    return binaries.addonPath()
+  } catch {
+    return undefined
+  }
+}
+
+/** Reads loaded libraries, which takes a moment: only for diagnoses. */
+export function isMusl(): boolean {
   if (process.platform !== 'linux') return false
   const { header } = (process.report?.getReport() ?? {}) as { header?: { glibcVersionRuntime?: string } }
   return header !== undefined && header.glibcVersionRuntime === undefined

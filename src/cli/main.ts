@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // The command `kandinsky`. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (a signal stops cleanly).
-import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { KandinskyError } from '../errors.js'
+import { version } from '../version.js'
 import * as convert from './convert.js'
 import * as devices from './devices.js'
 import * as generate from './generate.js'
@@ -31,7 +31,7 @@ async function main(): Promise<number> {
     return name === undefined ? 2 : 0
   }
   if (name === '--version' || name === '-v') {
-    console.log(JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version)
+    console.log(version)
     return 0
   }
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined

@@ -2,10 +2,10 @@
 // works with raw pixels and tensors never loads it.
 import { randomUUID } from 'node:crypto'
 import { rename, rm, writeFile } from 'node:fs/promises'
-import { createRequire } from 'node:module'
 import path from 'node:path'
 import type sharp from 'sharp'
 import type { Sharp } from 'sharp'
+import binaries from '../binaries.cjs'
 import { invalid, KandinskyError } from '../errors.js'
 import { isUint8Array, recognise } from '../realms.js'
 import { unsupportedKind } from './kinds.js'
@@ -289,7 +289,7 @@ function isSharp(source: unknown): source is SharpImage {
 
 function loadSharp(): typeof sharp {
   try {
-    return createRequire(import.meta.url)('sharp')
+    return binaries.loadSharp() as typeof sharp
   } catch (error) {
     throw new KandinskyError('NATIVE_LOAD_FAILED', `Could not load sharp: ${(error as Error).message}`, {
       cause: error,

@@ -90,6 +90,6 @@ export function unigramBackend(
     },
     {},
   )
-  backend.normalizer = (text: string) => charsmap.normalize(text)
+  backend.normalizer = ((text: string) => charsmap.normalize(text)) as NonNullable<typeof backend.normalizer>
   return backend
 }

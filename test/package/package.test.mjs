@@ -1,111 +1,176 @@
 // The package as npm delivers it: what is in the tarball, and that it runs where nothing can be compiled.
 import assert from 'node:assert/strict'
-import { execFileSync, spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { tmpdir } from 'node:os'
+import { spawnSync } from 'node:child_process'
+import { cpSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import path from 'node:path'
-import { after, before, test } from 'node:test'
+import { after, test } from 'node:test'
+import { publint } from 'publint'
+import { formatMessage } from 'publint/utils'
+import { installPackage, manifest, runScript } from '../helpers/installed-package.mjs'
 
 const root = path.resolve(import.meta.dirname, '../..')
-const { name, dependencies } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'))
-const folder = mkdtempSync(path.join(tmpdir(), 'kandinsky-package-'))
+const { name } = manifest
+const { folder, app, installed, tarball, files, byNpm } = installPackage()
 after(() => rmSync(folder, { recursive: true, force: true }))
 
-const installed = path.join(folder, 'app with spaces', 'node_modules', name)
-let files
-
-before(() => {
-  const [packed] = JSON.parse(
-    execFileSync('npm', ['pack', '--json', '--ignore-scripts', '--loglevel', 'silent', '--pack-destination', folder], {
-      cwd: root,
-      encoding: 'utf8',
-    }),
-  )
-  files = packed.files.map((file) => file.path)
-  mkdirSync(installed, { recursive: true })
-  execFileSync('tar', ['-xzf', path.join(folder, packed.filename), '--strip-components=1', '-C', installed])
-  // A release carries the binary as a prebuild; here it is the one that this checkout built.
-  const prebuild = path.join(installed, 'prebuilds', `${process.platform}-${process.arch}`)
-  mkdirSync(prebuild, { recursive: true })
-  cpSync(path.join(root, 'build', 'Release', 'kandinsky.node'), path.join(prebuild, 'node.napi.node'))
-  for (const dependency of Object.keys(dependencies)) {
-    const link = path.join(path.dirname(installed), dependency)
-    mkdirSync(path.dirname(link), { recursive: true })
-    symlinkSync(path.join(root, 'node_modules', dependency), link)
-  }
-})
-
-/** Runs a script beside the installed package, with nothing but Node on the PATH. */
-function run(file, source) {
-  const script = path.join(folder, 'app with spaces', file)
-  writeFileSync(script, source)
-  const env = { PATH: path.dirname(process.execPath), PREBUILDS_ONLY: '1', HOME: folder }
-  return spawnSync(process.execPath, [script], { encoding: 'utf8', env })
-}
-
-test('the tarball holds the library, the command, the sources of a build, and nothing else', () => {
+test('the tarball holds what runs and what is read, and no sources of a build', () => {
   for (const wanted of [
     'dist/index.js',
     'dist/index.d.ts',
+    'cjs/index.js',
+    'cjs/index.d.ts',
+    'cjs/package.json',
     'dist/cli/main.js',
     'models/demo.gguf',
     'models/demo-inpaint.gguf',
-    'binding.gyp',
-    'CMakeLists.txt',
+    'docs/building.md',
     'LICENSE',
+    'THIRD_PARTY_NOTICES.md',
   ])
     assert.ok(files.includes(wanted), wanted)
-  for (const wanted of ['scripts/cmake.mjs', 'native/ggml/src/ggml.c', 'native/ggml/LICENSE', 'THIRD_PARTY_NOTICES.md'])
-    assert.ok(files.includes(wanted), wanted)
-  const stray = files.filter((file) =>
-    /^(test|bench|examples|\.ci|build|src)\/|native\/(test|bench)\/|fixtures/.test(file),
+  const folders = new Set(files.filter((file) => file.includes('/')).map((file) => file.split('/')[0]))
+  assert.deepEqual([...folders].sort(), ['cjs', 'dist', 'docs', 'examples', 'models', 'prebuilds'])
+  assert.deepEqual(
+    files.filter((file) => /binding\.gyp|CMakeLists|\.(cpp|cu|h|map)$/.test(file)),
+    [],
   )
-  assert.deepEqual(stray, [])
 })
 
+test('an install runs no script and brings no build tools', {
+  skip: !byNpm && 'npm has not cached every dependency',
+}, () => {
+  const { scripts } = JSON.parse(readFileSync(path.join(installed, 'package.json'), 'utf8'))
+  for (const script of ['preinstall', 'install', 'postinstall']) assert.equal(scripts[script], undefined, script)
+  const { packages } = JSON.parse(readFileSync(path.join(app, 'node_modules', '.package-lock.json'), 'utf8'))
+  const installedNames = Object.keys(packages).map((folder) => folder.replace('node_modules/', ''))
+  assert.ok(installedNames.length <= 12, installedNames.join(' '))
+  for (const tool of ['cmake-js', 'node-addon-api', 'node-api-headers', 'prebuildify', 'typescript'])
+    assert.ok(!installedNames.includes(tool), tool)
+})
+
+test('links of the README and of the guides lead to files that are in the tarball', () => {
+  for (const page of files.filter((file) => file.endsWith('.md'))) {
+    const text = readFileSync(path.join(installed, page), 'utf8')
+    for (const [, link] of text.matchAll(/\]\((?!https?:|#)([^)#\s]+)/g)) {
+      const target = path.posix.join(path.posix.dirname(page), link)
+      const isThere = files.some((file) => file === target || file.startsWith(`${target}/`))
+      assert.ok(isThere, `${page} links to ${link}`)
+    }
+  }
+})
+
+test('package.json tells where the source, the issues and the documentation are', () => {
+  assert.match(manifest.repository.url, /^git\+https:/)
+  for (const field of ['homepage', 'bugs', 'license', 'author', 'description']) assert.ok(manifest[field], field)
+  assert.ok(manifest.keywords.length > 0)
+})
+
+test('publint has nothing to say', async () => {
+  const { messages } = await publint({ pkgDir: installed, strict: true })
+  assert.deepEqual(
+    messages.map((message) => formatMessage(message, manifest)),
+    [],
+  )
+})
+
+test('types fit for import and for require, in every way that TypeScript resolves them', () => {
+  const attw = path.join(root, 'node_modules', '.bin', 'attw')
+  const { status, stdout } = spawnSync(attw, [tarball, '--format', 'table-flipped', '--no-color'], { encoding: 'utf8' })
+  assert.equal(status, 0, stdout)
+})
+
+test('the code says its own version without reading package.json', async () => {
+  const { version } = await import('../../dist/version.js')
+  assert.equal(version, manifest.version)
+  for (const folder of ['dist', 'cjs'])
+    for (const file of readdirSync(path.join(installed, folder), { recursive: true }))
+      if (/\.c?js$/.test(file))
+        assert.doesNotMatch(readFileSync(path.join(installed, folder, file), 'utf8'), /import\.meta|['/]package\.json'/)
+})
+
+const draw = `
+  const pipe = await AutoPipelineForText2Image.fromPretrained('demo', { threads: 1 })
+  const { images } = await pipe.generate({ prompt: 'a cat', numInferenceSteps: 3 })
+  await images[0].save('cat.png')
+  await pipe.dispose()
+  console.log(images[0].width, images[0].height)`
+
 test('import works from prebuilds alone, with no compiler in reach', () => {
-  const { status, stdout, stderr } = run(
+  const { status, stdout, stderr } = runScript(
+    app,
     'esm.mjs',
-    `import { AutoPipelineForText2Image } from '${name}'
-     const pipe = await AutoPipelineForText2Image.fromPretrained('demo', { threads: 1 })
-     const { images } = await pipe.generate({ prompt: 'a cat', numInferenceSteps: 3 })
-     await images[0].save('${path.join(folder, 'cat.png')}')
-     await pipe.dispose()
-     console.log(images[0].width, images[0].height)`,
+    `import { AutoPipelineForText2Image } from '${name}'${draw}`,
   )
   assert.equal(status, 0, stderr)
   assert.equal(stdout.trim(), '128 128')
 })
 
-test('require() works where the Node version can require ES modules', {
-  skip: !process.features.require_module && 'this Node cannot require ES modules',
-}, () => {
-  const { status, stdout, stderr } = run(
-    'cjs.cjs',
-    `console.log(typeof require('${name}').AutoPipelineForText2Image.fromPretrained)`,
+for (const options of [[], ['--no-experimental-require-module']])
+  test(`require works ${options.length ? 'where Node cannot require ES modules' : 'without a warning'}`, {
+    skip: options.length > 0 && !process.allowedNodeEnvironmentFlags.has(options[0]) && 'no such option here',
+  }, () => {
+    const source = `const { AutoPipelineForText2Image } = require('${name}')\n;(async () => {${draw}})()`
+    const { status, stdout, stderr } = runScript(app, 'cjs.cjs', source, ...options)
+    assert.equal(status, 0, stderr)
+    assert.equal(stdout.trim(), '128 128')
+    assert.equal(stderr, '')
+  })
+
+test('import and require in one process share pictures, errors and the addon', () => {
+  const { status, stderr } = runScript(
+    app,
+    'both.mjs',
+    `import assert from 'node:assert'
+     import { createRequire } from 'node:module'
+     import * as imported from '${name}'
+     const required = createRequire(import.meta.url)('${name}')
+     assert.deepEqual(Object.keys(required).sort(), Object.keys(imported).sort())
+     assert.equal(required.listDevices().length, imported.listDevices().length)
+     assert.ok(new required.Tensor(new Float32Array(1), [1]) instanceof imported.Tensor)
+     assert.throws(() => required.makeImageGrid([], 1, 1), imported.KandinskyError)`,
   )
   assert.equal(status, 0, stderr)
-  assert.equal(stdout.trim(), 'function')
+})
+
+test('the command runs from the package', () => {
+  const command = path.join(installed, manifest.bin.kandinsky)
+  const { stdout } = spawnSync(process.execPath, [command, '--version'], { encoding: 'utf8' })
+  assert.equal(stdout.trim(), manifest.version)
+})
+
+test('in an Electron archive the addon and the models come from what is unpacked beside it', () => {
+  const archive = path.join(app, 'resources', 'app.asar', 'node_modules', name)
+  const unpacked = archive.replace('app.asar', 'app.asar.unpacked')
+  // Not a real archive, which plain Node cannot read: the code in the one folder, the binaries only in the other.
+  for (const [folder, target] of [
+    ['dist', archive],
+    ['models', unpacked],
+    ['prebuilds', unpacked],
+  ])
+    cpSync(path.join(installed, folder), path.join(target, folder), { recursive: true })
+  cpSync(path.join(installed, 'package.json'), path.join(archive, 'package.json'))
+  const { status, stdout, stderr } = runScript(
+    app,
+    path.join('resources', 'main.mjs'),
+    `import { AutoPipelineForText2Image } from './app.asar/node_modules/${name}/dist/index.js'${draw}`,
+  )
+  assert.equal(status, 0, stderr)
+  assert.equal(stdout.trim(), '128 128')
 })
 
 test('without any binary the error says what is missing and what to do', () => {
-  const prebuild = path.join(installed, 'prebuilds', `${process.platform}-${process.arch}`, 'node.napi.node')
-  rmSync(prebuild)
-  const { stdout } = run(
+  const prebuild = path.join(installed, 'prebuilds', `${process.platform}-${process.arch}`)
+  renameSync(prebuild, `${prebuild}.away`)
+  const { stdout } = runScript(
+    app,
     'missing.mjs',
     `import { listDevices, Generator } from '${name}'
      new Generator(1).randn([4])
      try { listDevices() } catch (error) { console.log(error.name, error.code, error.message) }`,
   )
+  renameSync(`${prebuild}.away`, prebuild)
   assert.match(stdout, /^KandinskyError NATIVE_LOAD_FAILED/)
   assert.match(stdout, new RegExp(`${process.platform}.${process.arch}`))
-  assert.match(stdout, /npm rebuild node-kandinsky/)
-})
-
-test('the prebuild has the name that Electron rebuilders recognise', () => {
-  const { scripts } = createRequire(import.meta.url)('../../package.json')
-  assert.match(scripts['make:prebuilds'], /prebuild/)
-  const source = readFileSync(path.join(root, 'scripts', 'prebuild.mjs'), 'utf8')
-  assert.match(source, /'node\.napi'/)
+  assert.match(stdout, /kandinsky doctor/)
+  assert.match(stdout, /docs\/building\.md/)
 })

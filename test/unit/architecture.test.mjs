@@ -17,7 +17,7 @@ function importsOf(file) {
   const source = readFileSync(path.join(root, file), 'utf8')
   return [...source.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map(([, name]) =>
     name.startsWith('.')
-      ? path.relative('src', path.join(path.dirname(file), name)).replace(/\.js$/, '.ts')
+      ? path.relative('src', path.join(path.dirname(file), name)).replace(/\.(c?)js$/, '.$1ts')
       : name.replace(/^node:/, 'node:'),
   )
 }
@@ -32,11 +32,12 @@ const layers = [
   ['checkpoint', /^checkpoint\//],
   ['algorithms', /^(schedulers|tokenizers|images)\//],
   ['native', /^native\.ts$/],
-  ['values', /^(random|tensor|errors|math|realms)\.ts$/],
+  ['files beside the code', /^binaries\.cts$/],
+  ['values', /^(random|tensor|errors|math|realms|version)\.ts$/],
 ]
 const layerOf = (file) => layers.findIndex(([, pattern]) => pattern.test(file))
 
-const sources = filesUnder('src', /\.ts$/)
+const sources = filesUnder('src', /\.c?ts$/)
 
 test('every file of src belongs to a layer', () => {
   for (const file of sources) assert.notEqual(layerOf(path.relative('src', file)), -1, `${file} is in no layer`)
@@ -45,7 +46,7 @@ test('every file of src belongs to a layer', () => {
 test('imports of src run one way', () => {
   for (const file of sources) {
     const from = layerOf(path.relative('src', file))
-    for (const target of importsOf(file).filter((name) => name.endsWith('.ts'))) {
+    for (const target of importsOf(file).filter((name) => /\.c?ts$/.test(name))) {
       assert.ok(
         layerOf(target) >= from,
         `${file} (${layers[from][0]}) imports ${target} (${layers[layerOf(target)]?.[0]})`,
@@ -56,7 +57,7 @@ test('imports of src run one way', () => {
 
 test('neither files nor folders of src import each other in a circle', () => {
   const files = new Map(
-    sources.map((file) => [path.relative('src', file), importsOf(file).filter((name) => name.endsWith('.ts'))]),
+    sources.map((file) => [path.relative('src', file), importsOf(file).filter((name) => /\.c?ts$/.test(name))]),
   )
   assert.deepEqual(circleOf(files), [])
   assert.deepEqual(circleOf(foldersOf(files)), [])
@@ -107,16 +108,14 @@ test('schedulers, tokenizers, tensors and random numbers are pure', () => {
       assert.ok(!/^(node:|sharp$|native\.ts$)/.test(target), `${file} imports ${target}`)
 })
 
-test('only images/image.ts imports sharp and only native.ts loads the addon', () => {
-  for (const file of sources) {
-    if (file !== path.join('src', 'images', 'image.ts'))
-      assert.ok(!importsOf(file).includes('sharp'), `${file} imports sharp`)
-    if (file !== path.join('src', 'native.ts'))
-      assert.ok(
-        !importsOf(file).includes('node-gyp-build') && !readFileSync(path.join(root, file), 'utf8').includes(".node'"),
-        file,
-      )
-  }
+test('only images/image.ts uses sharp, only native.ts the addon, and only binaries.cts looks for what lies on disk', () => {
+  const uses = (pattern) => sources.filter((file) => pattern.test(readFileSync(path.join(root, file), 'utf8')))
+  const [image, native, binaries] = ['images/image.ts', 'native.ts', 'binaries.cts'].map((file) =>
+    path.join('src', file),
+  )
+  assert.deepEqual(uses(/from 'sharp'|\.loadSharp\(/), [image])
+  assert.deepEqual(uses(/\.loadAddon\(|\.addonPath\(/), [native])
+  assert.deepEqual(uses(/require\('(sharp|node-gyp-build)'\)|__dirname|import\.meta/), [binaries])
 })
 
 test('the engine knows nothing of Node, the border nothing of ggml, and no network includes another', () => {

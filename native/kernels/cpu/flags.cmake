@@ -10,6 +10,12 @@ function(kernel_flags source)
 endfunction()
 
 set(avx512_flags -mavx2 -mfma -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
+# Some compilers count the 512-bit registers apart, and Zig's clang leaves them out.
+include(CheckCXXCompilerFlag)
+check_cxx_compiler_flag(-mevex512 KANDINSKY_HAS_EVEX512)
+if(KANDINSKY_HAS_EVEX512)
+  list(APPEND avx512_flags -mevex512)
+endif()
 kernel_flags(portable)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
   kernel_flags(avx2 -mavx2 -mfma -mf16c)

@@ -1,15 +1,13 @@
 // What made a picture: filled in by the pipelines, carried by RawImage, written into PNG files (recipe.ts).
 import { createHash } from 'node:crypto'
 import { open } from 'node:fs/promises'
-import { createRequire } from 'node:module'
 import path from 'node:path'
 import type { Checkpoint } from '../../checkpoint/open.js'
 import type { RawImage } from '../../images/image.js'
 import type { Recipe } from '../../images/recipe.js'
 import { Generator, type RandomSource } from '../../random.js'
 import type { Tensor } from '../../tensor.js'
-
-const { version } = createRequire(import.meta.url)('../../../package.json') as { version: string }
+import { version } from '../../version.js'
 
 /** Name and hash of a checkpoint, for recipes. */
 export interface ModelIdentity {

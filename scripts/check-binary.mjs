@@ -1,0 +1,83 @@
+// The targets of release binaries, and whether a binary is fit for one: `node scripts/check-binary.mjs` checks prebuilds/.
+//
+// Looked at are the processor that it is for, what it needs of the system that it is loaded into (libraries, and of glibc
+// which version), and what it shows to other addons in the process. Needs binutils' readelf for Linux' binaries.
+import { execFileSync } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import path from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+
+/** Debian 10, Ubuntu 20.04, RHEL 8: the oldest that Node's own binaries run on. */
+const OLDEST_GLIBC = [2, 28]
+
+/**
+ * `zig`: the target triple; `folder` and `file`: where node-gyp-build looks in prebuilds/; `header`: the bytes that a
+ * binary for it begins with, at their offset.
+ */
+export const targets = {
+  'linux-x64': linux('x86_64-linux-gnu.2.28', 'x86_64', 'linux-x64', 'glibc', 62),
+  'linux-arm64': linux('aarch64-linux-gnu.2.28', 'aarch64', 'linux-arm64', 'glibc', 183),
+  'linux-x64-musl': linux('x86_64-linux-musl', 'x86_64', 'linux-x64', 'musl', 62),
+  'linux-arm64-musl': linux('aarch64-linux-musl', 'aarch64', 'linux-arm64', 'musl', 183),
+}
+
+function linux(zig, processor, folder, libc, machine) {
+  const header = [{ offset: 18, bytes: [machine, 0] }]
+  return { zig, system: 'Linux', processor, folder, file: `node.napi.${libc}.node`, libc, header }
+}
+
+/** What glibc, and musl under one name, consist of. */
+const LIBRARIES = {
+  glibc: /^(libc\.so\.6|libm\.so\.6|libpthread\.so\.0|libdl\.so\.2|librt\.so\.1|ld-linux-[\w-]+\.so\.\d)$/,
+  musl: /^libc\.so$/,
+}
+
+/**
+ * @param {string} file
+ * @param {typeof targets[string]} target
+ * @returns {string[]} what is wrong with it; nothing if it is fit
+ */
+export function checkBinary(file, target) {
+  const bytes = readFileSync(file)
+  const isFor = target.header.every(({ offset, bytes: expected }) =>
+    expected.every((byte, i) => bytes[offset + i] === byte),
+  )
+  if (!isFor) return [`it is not a binary for ${target.zig}`]
+  return target.system === 'Linux' ? checkElf(file, target.libc) : []
+}
+
+function checkElf(file, libc) {
+  const readelf = (option) =>
+    execFileSync('readelf', [option, '--wide', file], { encoding: 'utf8', maxBuffer: 1 << 28 })
+  const faults = []
+  const needed = [...readelf('--dynamic').matchAll(/\(NEEDED\).*\[(.+)\]/g)].map(([, name]) => name)
+  for (const name of needed) if (!LIBRARIES[libc].test(name)) faults.push(`it needs ${name}`)
+  if (libc === 'glibc') {
+    const versions = [...readelf('--version-info').matchAll(/Name: (\w+?)_(\d+(?:\.\d+)*)/g)]
+    for (const [, name, version] of versions)
+      if (name !== 'GLIBC' || isNewer(version.split('.').map(Number))) faults.push(`it needs ${name}_${version}`)
+  }
+  const defined = readelf('--dyn-syms')
+    .split('\n')
+    .map((line) => /\b(?:GLOBAL|WEAK|UNIQUE)\s+DEFAULT\s+\d+\s+(\S+)/.exec(line)?.[1])
+    .filter(
+      (name) => name !== undefined && !/^(napi_register_module_v1|node_api_module_get_api_version_v1)$/.test(name),
+    )
+  if (defined.length > 0) faults.push(`it shows ${defined.length} symbols to other addons, such as ${defined[0]}`)
+  return [...new Set(faults)]
+}
+
+function isNewer(version) {
+  const [major, minor] = OLDEST_GLIBC
+  return version[0] > major || (version[0] === major && version[1] > minor)
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  const prebuilds = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..', 'prebuilds')
+  for (const [name, target] of Object.entries(targets)) {
+    const file = path.join(prebuilds, target.folder, target.file)
+    const faults = existsSync(file) ? checkBinary(file, target) : ['it is missing']
+    console.log(`${name}: ${faults.join(', ') || 'fit'}`)
+    if (faults.length > 0) process.exitCode = 1
+  }
+}

@@ -1,0 +1,38 @@
+// What lies on disk beside the code: the addon, sharp, the packaged models. CommonJS, and spelled as it is, because tracers
+// (@vercel/nft in Next, Nitro, Vercel) find such files by reading these very expressions, without running them. Compiled
+// twice like the rest, into dist/ and cjs/: `..` is the package's folder from both.
+import fs = require('node:fs')
+import path = require('node:path')
+
+/** In an Electron app the package may lie in app.asar, but native code can only read what is unpacked beside it. */
+function outsideArchive(file: string): string {
+  return file.replace(/\.asar(?=[\\/])/, '.asar.unpacked')
+}
+
+/** Requires build/Release, then the prebuild of this platform; NODE_KANDINSKY_PREBUILD names another folder. */
+function loadAddon(): unknown {
+  const root = path.join(__dirname, '..')
+  if (outsideArchive(root) !== root) return require('node-gyp-build')(outsideArchive(root))
+  return require('node-gyp-build')(path.join(__dirname, '..'))
+}
+
+/** The file that `loadAddon` requires. @throws where there is none */
+function addonPath(): string {
+  return require('node-gyp-build').path(outsideArchive(path.join(__dirname, '..')))
+}
+
+function loadSharp(): unknown {
+  return require('sharp')
+}
+
+/** The file of a packaged model. */
+function modelPath(name: string): string {
+  return outsideArchive(path.join(__dirname, '..', 'models', `${name}.gguf`))
+}
+
+/** True once a bundler has moved this code away from the files that belong to it. */
+function isBundled(): boolean {
+  return typeof __dirname === 'undefined' || !fs.existsSync(path.join(__dirname, 'binaries.cjs'))
+}
+
+export = { loadAddon, addonPath, loadSharp, modelPath, isBundled }
