@@ -118,6 +118,7 @@ Device::~Device() {
 // Without a pool of its own, a CPU backend starts and joins threads for every graph.
 void Device::start_threads() {
   ggml_threadpool_params params = ggml_threadpool_params_default(threads_);
+  params.poll = 0;  // between graphs threads sleep: polling, they would take a core each from what runs there
   threadpool_ = backend_function<decltype(ggml_threadpool_new)>(handle_, "ggml_threadpool_new")(&params);
   if (!threadpool_) fail(ErrorCode::out_of_memory, "{} worker threads could not be started", threads_);
   use_threads(threads_);
