@@ -62,16 +62,13 @@ export interface ConvertResult {
  *   `signal.reason`
  */
 export async function convert(source: string, output: string, options: ConvertOptions = {}): Promise<ConvertResult> {
-  const { weights, rules, threads } = checkOptions(options)
+  checkConvertOptions(options)
   const { signal, onProgress } = options
   signal?.throwIfAborted()
   const path = await checkOutput(output)
   const before = await identityOf(path)
   const checkpoint = await openSource(source, options)
-  const components = await openComponents(checkpoint, options.skip ?? [])
-  const fallbacks = new Fallbacks()
-  const tensors = components.flatMap((component) => fileTensors(component, weights, rules, fallbacks.add))
-  expectMatches(rules, tensors)
+  const { components, tensors, notes } = await planConversion(checkpoint, options)
   await refuseOverwriting(
     path,
     components.flatMap((component) => component.tensors.map((tensor) => tensor.path)),
@@ -81,14 +78,33 @@ export async function convert(source: string, output: string, options: ConvertOp
   if ((await identityOf(path)) !== before)
     throw new KandinskyError('BAD_FILE', `${path} cannot be written: another process wrote it meanwhile`)
   await cancellable(signal, (cancel) =>
-    binding().writeGguf({ path, metadata, tensors, threads, cancel }, (done, total) => onProgress?.({ done, total })),
+    binding().writeGguf({ path, metadata, tensors, threads: checkThreads(options.threads), cancel }, (done, total) =>
+      onProgress?.({ done, total }),
+    ),
   )
-  return {
-    path,
-    bytes: (await stat(path)).size,
-    components: components.map(({ name }) => name),
-    notes: fallbacks.notes(),
-  }
+  return { path, bytes: (await stat(path)).size, components: components.map(({ name }) => name), notes }
+}
+
+/** What decides about the content of a file. */
+export type ConversionOptions = Pick<ConvertOptions, 'weights' | 'rules' | 'skip' | 'threads'>
+
+/** What a conversion takes from where, and what it makes of it. */
+export interface Conversion {
+  components: Component[]
+  /** under the names that they have in a file */
+  tensors: TensorSource[]
+  /** what is not quite as it was asked for, in words */
+  notes: string[]
+}
+
+/** Checks a checkpoint and the options against each other; no weights are read yet. */
+export async function planConversion(checkpoint: Checkpoint, options: ConversionOptions): Promise<Conversion> {
+  const { weights, rules } = checkConvertOptions(options)
+  const components = await openComponents(checkpoint, options.skip ?? [])
+  const fallbacks = new Fallbacks()
+  const tensors = components.flatMap((component) => fileTensors(component, weights, rules, fallbacks.add))
+  expectMatches(rules, tensors)
+  return { components, tensors, notes: fallbacks.notes() }
 }
 
 /** A component's tensors under the names they have in a file. */
@@ -125,12 +141,14 @@ function expectMatches(rules: readonly Rule[], tensors: readonly TensorSource[])
       throw invalid('rules', 'patterns that match the name of a matrix', pattern.source)
 }
 
-function checkOptions({ weights, rules, threads }: ConvertOptions) {
+/** @throws KandinskyError `INVALID_ARGUMENT` for what can be told without the checkpoint */
+export function checkConvertOptions({ weights, rules, threads }: ConversionOptions) {
   for (const { pattern, type } of rules ?? []) {
     if (!isRegExp(pattern)) throw invalid('the pattern of a rule', 'a RegExp', pattern)
     checkWeightType(type, `the type of rule ${pattern.source}`)
   }
-  return { weights: checkWeightType(weights), rules: rules ?? [], threads: checkThreads(threads) }
+  checkThreads(threads)
+  return { weights: checkWeightType(weights), rules: rules ?? [] }
 }
 
 async function checkOutput(output: string): Promise<string> {
@@ -194,7 +212,7 @@ async function refuseOverwriting(output: string, sources: string[]): Promise<voi
  * The weights stay as stored, which in 2.2 are 3.7 GB. Only our own files can be mapped, since other formats do not align
  * tensors, so the network is copied to a temporary one first: memory stays small, and the disk has room for an output.
  */
-async function zeroImageEmbeds(
+export async function zeroImageEmbeds(
   checkpoint: Checkpoint,
   output: string,
   options: ConvertOptions,

@@ -96,8 +96,10 @@ export async function ggufMetadata(
   checkpoint: Checkpoint,
   components: readonly Component[],
   zeroImage: readonly number[] | undefined,
+  origin: Metadata = {},
 ): Promise<Metadata> {
   const metadata: Metadata = {
+    ...origin,
     'general.architecture': ARCHITECTURE,
     'general.name': name,
     'general.quantization_version': 2,

@@ -36,7 +36,8 @@ export const options: Record<string, CliOption> = {
     short: 'm',
     value: 'SOURCE',
     completion: 'model',
-    description: '.gguf file, folder or hub id (default: $KANDINSKY_MODEL, or the packaged demo, which draws emoji)',
+    description:
+      '.gguf file, folder, name of a pulled model or hub id (default: $KANDINSKY_MODEL, or the packaged demo, which draws emoji)',
   },
   output: {
     type: 'string',

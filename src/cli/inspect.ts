@@ -1,11 +1,15 @@
+import { stat } from 'node:fs/promises'
+import { extname } from 'node:path'
+import { fileKind, SourceFile } from '../checkpoint/formats/file.js'
 import { openCheckpoint } from '../checkpoint/open.js'
 import { KandinskyError } from '../errors.js'
-import { readRecipe } from '../images/image.js'
+import { findModel } from '../hub/resolve.js'
+import { imageFormats, inspectImage } from '../images/image.js'
 import { type CliOption, type Invocation, shared, UsageError } from './options.js'
 import { formatBytes } from './terminal.js'
 
 export const summary = 'show what a checkpoint holds, or how a picture was made'
-export const usage = 'Usage: kandinsky inspect <model.gguf | folder | picture.png> [--tensors] [--json]'
+export const usage = 'Usage: kandinsky inspect <model.gguf | folder | name | picture.png> [--tensors] [--json]'
 export const options: Record<string, CliOption> = {
   tensors: { type: 'boolean', description: 'list every tensor' },
   json: shared.json,
@@ -15,14 +19,15 @@ export const completion = 'model'
 export async function run({ values, positionals, json }: Invocation): Promise<void> {
   const [source, ...more] = positionals
   if (source === undefined || more.length > 0) throw new UsageError('expected one file or folder')
-  if (/\.png$/i.test(source)) {
-    const recipe = await readRecipe(source)
-    if (!recipe)
-      throw new KandinskyError('BAD_FILE', `Expected a picture that kandinsky made but ${source} carries no recipe`)
-    console.log(json ? JSON.stringify({ type: 'recipe', recipe }) : JSON.stringify(recipe, null, 2))
-    return
-  }
-  const checkpoint = await openCheckpoint(source)
+  if (/^(https?|data):/i.test(source)) return showPicture(source, json)
+  const path = await findModel(source)
+  if (path === undefined)
+    throw new KandinskyError(
+      'FILE_NOT_FOUND',
+      `${source} does not exist here, as a file, a folder or a model that was pulled ("kandinsky list")`,
+    )
+  if (await isPicture(path)) return showPicture(source, json)
+  const checkpoint = await openCheckpoint(path)
   const names = await checkpoint.components()
   const components = await Promise.all(names.map(async (name) => (await checkpoint.component(name))!))
   if (json) {
@@ -46,6 +51,25 @@ export async function run({ values, positionals, json }: Invocation): Promise<vo
     )
     if (values.tensors)
       for (const tensor of tensors) console.log(`  ${tensor.name} ${tensor.type} [${tensor.shape.join(', ')}]`)
+  }
+}
+
+/** What is called a picture, or is no model by its content. */
+async function isPicture(path: string): Promise<boolean> {
+  const ending = extname(path).toLowerCase()
+  if (imageFormats.includes(ending)) return true
+  if (ending === '.gguf' || !(await stat(path)).isFile()) return false
+  return (await SourceFile.with(path, fileKind)) === 'unknown'
+}
+
+async function showPicture(source: string, json: boolean): Promise<void> {
+  const { recipe, ...picture } = await inspectImage(source)
+  if (recipe) console.log(json ? JSON.stringify({ type: 'recipe', recipe }) : JSON.stringify(recipe, null, 2))
+  else if (json) console.log(JSON.stringify({ type: 'picture', ...picture, recipe: null }))
+  else {
+    const { format, width, height } = picture
+    console.log(`${source}: ${format.toUpperCase()}, ${width} x ${height} pixels`)
+    console.log('It does not say how it was made; PNG files that kandinsky wrote do.')
   }
 }
 

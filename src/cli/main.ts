@@ -7,10 +7,13 @@ import * as convert from './convert.js'
 import * as devices from './devices.js'
 import * as generate from './generate.js'
 import * as inspect from './inspect.js'
+import * as list from './list.js'
 import { type Command, type Invocation, optionHelp, UsageError, withFlags } from './options.js'
+import * as pull from './pull.js'
+import * as rm from './rm.js'
 import { columnsOf, table, wrap } from './terminal.js'
 
-const commands: Record<string, Command> = { generate, convert, inspect, devices }
+const commands: Record<string, Command> = { generate, pull, list, rm, convert, inspect, devices }
 
 function help(): string {
   const columns = columnsOf(process.stdout)

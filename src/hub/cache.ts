@@ -121,7 +121,7 @@ async function expectSpace(folder: string, needed: Entry[]): Promise<void> {
 }
 
 /** Symbolic links need a privilege on Windows, hard links a file system that has them. */
-async function linkFile({ path, blob, size }: Entry): Promise<void> {
+export async function linkFile({ path, blob, size }: Pick<Entry, 'path' | 'blob' | 'size'>): Promise<void> {
   if ((await sizeOf(path)) === size) return
   await mkdir(dirname(path), { recursive: true })
   await rm(path, { force: true })
@@ -148,9 +148,9 @@ async function writeRef(path: string, commit: string): Promise<void> {
 const OTHER_CACHE = 'choose another place with cacheDir or HF_HOME'
 
 /** Gives errors of the operating system, such as a full disk, their KandinskyError. */
-export function explain(error: unknown, folder: string): unknown {
+export function explain(error: unknown, folder: string, advice = OTHER_CACHE): unknown {
   const { code, syscall } = error as NodeJS.ErrnoException
   if (error instanceof KandinskyError || code === undefined || syscall === undefined) return error
   const what = code === 'ENOSPC' || code === 'EDQUOT' ? 'The disk is full' : `The cache cannot be written (${code})`
-  return new KandinskyError('BAD_FILE', `${what}: ${folder}; ${OTHER_CACHE}`, { cause: error })
+  return new KandinskyError('BAD_FILE', `${what}: ${folder}; ${advice}`, { cause: error })
 }

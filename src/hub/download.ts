@@ -16,8 +16,11 @@ export interface Download {
   path: string
   /** in bytes */
   size: number
-  /** lowercase hex: 64 digits are the content's sha256 (Git LFS), 40 are git's sha1 of the blob */
-  digest: string
+  /**
+   * lowercase hex: 64 digits are the content's sha256 (Git LFS), 40 are git's sha1 of the blob; undefined where a server
+   * announces none, so that only the size can be checked
+   */
+  digest: string | undefined
   /** absolute; exists while somebody downloads this file */
   lockPath: string
   /** the error for an answer that no further attempt would change, such as 404 */
@@ -83,6 +86,45 @@ export function fetchText(url: string, headers: Record<string, string>, signal?:
     if (response.ok) for await (const chunk of bodyOf(response)) chunks.push(chunk)
     else await response.body?.cancel()
     return { response, text: Buffer.concat(chunks).toString('utf8') }
+  })
+}
+
+/**
+ * The first bytes of a file, as many as `wanted` asks for: it is called with what is there until it asks for no more.
+ * @throws KandinskyError what `refused` gives; `FILE_NOT_FOUND` if the server stays out of reach; `BAD_FILE` if the file
+ *   ends before
+ */
+export function fetchStart(
+  { url, headers, refused, signal }: Pick<Download, 'url' | 'headers' | 'refused' | 'signal'>,
+  wanted: (start: Buffer) => number,
+): Promise<Buffer> {
+  return retry(url, signal, ATTEMPTS, async () => {
+    const response = await send(url, headers, signal)
+    if (response.status !== 200) {
+      await response.body?.cancel()
+      throw refused(response)
+    }
+    let start = Buffer.alloc(0)
+    // Leaving the loop ends the transfer.
+    for await (const chunk of bodyOf(response)) {
+      start = Buffer.concat([start, chunk])
+      if (start.length >= wanted(start)) return start.subarray(0, wanted(start))
+    }
+    throw new KandinskyError('BAD_FILE', `${url} ends after ${start.length} bytes`)
+  })
+}
+
+/** The size of what a server offers without announcing more, and what tells its versions apart. */
+export async function fetchHead(
+  url: string,
+  signal?: AbortSignal,
+): Promise<{ response: Response; size: number | undefined; version: string }> {
+  return retry(url, signal, TEXT_ATTEMPTS, async () => {
+    const response = await send(url, {}, signal)
+    await response.body?.cancel()
+    const length = Number(response.headers.get('content-length') ?? Number.NaN)
+    const version = response.headers.get('etag') ?? response.headers.get('last-modified') ?? ''
+    return { response, size: Number.isSafeInteger(length) ? length : undefined, version }
   })
 }
 
@@ -160,8 +202,8 @@ async function attempt(job: Download, partial: string): Promise<void> {
   try {
     const { size: kept } = await file.stat()
     if (kept > job.size) await restart(file, `${partial} was larger than the file`)
-    const hash = createHash(job.digest.length === 64 ? 'sha256' : 'sha1')
-    if (job.digest.length === 40) hash.update(`blob ${job.size}\0`)
+    const hash = createHash(job.digest?.length === 40 ? 'sha1' : 'sha256')
+    if (job.digest?.length === 40) hash.update(`blob ${job.size}\0`)
     if (kept > 0)
       for await (const chunk of file.createReadStream({ start: 0, end: kept - 1, autoClose: false })) {
         job.signal?.throwIfAborted()
@@ -169,7 +211,7 @@ async function attempt(job: Download, partial: string): Promise<void> {
       }
     job.onBytes(kept)
     if (kept < job.size) await receive(job, file, kept, hash)
-    if (hash.digest('hex') !== job.digest) {
+    if (job.digest !== undefined && hash.digest('hex') !== job.digest) {
       // The kept part may come from elsewhere (another program, a crash): only a download in one go is conclusive.
       if (kept > 0) await restart(file, 'the resumed file failed its checksum')
       await file.truncate(0)
@@ -224,7 +266,7 @@ function continues(response: Response, position: number): boolean {
 }
 
 /** Runs `work` while holding a lock file, which keeps out other processes and other calls of this one. */
-async function withLock(path: string, signal: AbortSignal | undefined, work: () => Promise<void>): Promise<void> {
+export async function withLock<T>(path: string, signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
   await mkdir(dirname(path), { recursive: true })
   const owner = `${process.pid} ${randomUUID()} ${hostname()}`
   while (!(await tryLock(path, owner)))
@@ -232,7 +274,7 @@ async function withLock(path: string, signal: AbortSignal | undefined, work: () 
   const touch = () => utimes(path, new Date(), new Date()).catch(() => {})
   const timer = setInterval(touch, LOCK_TOUCH_MS)
   try {
-    await work()
+    return await work()
   } finally {
     clearInterval(timer)
     await rm(path, { force: true })

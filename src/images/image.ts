@@ -233,6 +233,23 @@ export async function readRecipe(source: ByteSource): Promise<Recipe | undefined
   return parseRecipe(await readBytes(source))
 }
 
+/** What a picture is and, where it is a PNG file of this package, what made it. Nothing is decoded. */
+export interface PictureInfo {
+  /** as the file itself tells, e.g. `jpeg` */
+  format: string
+  /** in pixels */
+  width: number
+  height: number
+  recipe: Recipe | undefined
+}
+
+/** @throws KandinskyError `FILE_NOT_FOUND`, `BAD_FILE` (no picture, a damaged one, no valid recipe) */
+export async function inspectImage(source: ByteSource): Promise<PictureInfo> {
+  const bytes = await readBytes(source)
+  const { format, width, height } = await readHeader(bytes, describeSource(source))
+  return { format, width, height, recipe: format === 'png' ? parseRecipe(bytes) : undefined }
+}
+
 /** The whole number beside `value` with the smaller error, at least 1. */
 function closest(value: number, error: (n: number) => number): number {
   const [below, above] = [Math.floor(value), Math.ceil(value)]

@@ -92,6 +92,17 @@ function blockLength(type: WeightType): number {
   return type.endsWith('_K') ? 256 : 32
 }
 
+/** Bytes of ggml's blocks, as native/core/types.h has them. */
+const BLOCK_BYTES: Record<WeightType, number> = {
+  ...{ f32: 4, f16: 2, bf16: 2, q8_0: 34, q5_0: 22, q4_0: 18 },
+  ...{ q6_K: 210, q5_K: 176, q4_K: 144 },
+}
+
+/** What values of a type take, in bytes. */
+export function weightBytes(type: WeightType, shape: readonly number[]): number {
+  return (shape.reduce((product, n) => product * n, 1) / blockLength(type)) * BLOCK_BYTES[type]
+}
+
 function isFloat(type: WeightType): boolean {
   return type === 'f32' || type === 'f16' || type === 'bf16'
 }

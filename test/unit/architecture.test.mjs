@@ -27,7 +27,7 @@ const layers = [
   ['cli', /^cli\//],
   ['index', /^index\.ts$/],
   ['pipelines', /^pipelines\//],
-  ['convert', /^convert\.ts$/],
+  ['convert', /^(convert|pull)\.ts$/],
   ['networks and hub', /^(networks|hub)\//],
   ['checkpoint', /^checkpoint\//],
   ['algorithms', /^(schedulers|tokenizers|images)\//],

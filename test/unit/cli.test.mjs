@@ -2,13 +2,13 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { optionHelp } from '../../dist/cli/options.js'
 import { progressLine, table, wrap } from '../../dist/cli/terminal.js'
-import { checkpoint } from '../helpers/cases.mjs'
+import { checkpoint, fixtures } from '../helpers/cases.mjs'
 import { kandinskyIn, main, small } from '../helpers/cli.mjs'
 
 const folder = mkdtempSync(path.join(tmpdir(), 'kandinsky-cli-'))
@@ -252,6 +252,29 @@ test('convert writes one file that inspect lists and generate uses', () => {
   assert.match(generated.stdout, /^tiny\.png \(seed \d+/)
   assert.match(generated.stderr, /decoder 100%/)
   for (const file of ['tiny.gguf', 'tiny.png']) rmSync(path.join(folder, file))
+})
+
+test('inspect tells what any picture is, and packaged models by their names', () => {
+  const images = path.join(fixtures, 'images')
+  const [file] = readdirSync(images).filter((name) => name.endsWith('.png'))
+  const plain = kandinsky('inspect', path.join(images, file))
+  assert.equal(plain.status, 0, plain.stderr)
+  assert.match(plain.stdout, /\.png: PNG, \d+ x \d+ pixels\nIt does not say how it was made/)
+  const { status } = kandinsky('generate', 'a', ...small, '-o', 'a.jpg')
+  assert.equal(status, 0)
+  const [jpeg] = kandinsky('inspect', 'a.jpg', '--json').lines()
+  assert.deepEqual(jpeg, { type: 'picture', format: 'jpeg', width: 64, height: 64, recipe: null })
+  renameSync(path.join(folder, 'a.jpg'), path.join(folder, 'a'))
+  assert.match(kandinsky('inspect', 'a').stdout, /^a: JPEG, 64 x 64/)
+  writeFileSync(path.join(folder, 'a'), 'a note')
+  const note = kandinsky('inspect', 'a')
+  assert.equal(note.status, 1)
+  assert.match(note.stderr, /Expected a PNG, JPEG/)
+  rmSync(path.join(folder, 'a'))
+  assert.match(kandinsky('inspect', 'demo').stdout, /^unet /m)
+  const missing = kandinsky('inspect', 'nothing')
+  assert.equal(missing.status, 1)
+  assert.match(missing.stderr, /nothing does not exist here, as a file, a folder or a model that was pulled/)
 })
 
 test('Ctrl-C stops at the next step with 130 and leaves no file', async () => {
