@@ -10,6 +10,7 @@ import { type Task, type TaskOptions, taskFor } from '../pipelines/families.js'
 import type { PretrainedOptions } from '../pipelines/loading/parts.js'
 import { Generator } from '../random.js'
 import { schedulerByName, schedulerShortNames } from '../schedulers/registry.js'
+import { demoNotes } from './demo.js'
 import { isPicture, type Mix, parseMix, resolveMix } from './mix.js'
 import {
   type CliOption,
@@ -187,6 +188,7 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
   await outputs.prepare()
   using bar = new ProgressBar({ json, quiet })
   const model = textOption(values, 'model') ?? (process.env.KANDINSKY_MODEL || demoModel(inputs, bar))
+  for (const note of demoNotes(model, values, prompts, mix)) bar.note(note)
 
   const task = taskFor(inputs)
   const loading: PretrainedOptions = {

@@ -3,10 +3,12 @@ import { extname } from 'node:path'
 import { fileKind, SourceFile } from '../checkpoint/formats/file.js'
 import { openCheckpoint } from '../checkpoint/open.js'
 import { KandinskyError } from '../errors.js'
+import { isPackaged } from '../hub/packaged.js'
 import { findModel } from '../hub/resolve.js'
 import { imageFormats, inspectImage } from '../images/image.js'
+import { demoConcepts } from './demo.js'
 import { type CliOption, type Invocation, shared, UsageError } from './options.js'
-import { formatBytes } from './terminal.js'
+import { columnsOf, formatBytes, wrap } from './terminal.js'
 
 export const summary = 'show what a checkpoint holds, or how a picture was made'
 export const usage = 'Usage: kandinsky inspect <model.gguf | folder | name | picture.png> [--tensors] [--json]'
@@ -35,6 +37,7 @@ export async function run({ values, positionals, json }: Invocation): Promise<vo
       JSON.stringify({
         type: 'checkpoint',
         source,
+        ...(isPackaged(source) ? { concepts: demoConcepts() } : {}),
         components: components.map(({ tensors, ...rest }) => ({
           ...rest,
           ...(values.tensors ? { tensors } : summarize(tensors)),
@@ -52,6 +55,9 @@ export async function run({ values, positionals, json }: Invocation): Promise<vo
     if (values.tensors)
       for (const tensor of tensors) console.log(`  ${tensor.name} ${tensor.type} [${tensor.shape.join(', ')}]`)
   }
+  if (!isPackaged(source)) return
+  const concepts = demoConcepts()
+  console.log(wrap(`It draws ${concepts.length} things: ${concepts.join(', ')}.`, columnsOf(process.stdout)))
 }
 
 /** What is called a picture, or is no model by its content. */
