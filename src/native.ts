@@ -27,6 +27,8 @@ export interface TensorSource {
    * element to the end of the last
    */
   stride?: number[]
+  /** of the file when its header was read: `bytes@nanoseconds of the last write`; another one now is an error */
+  stamp?: string
   target: WeightType
   /** a 4-D kernel is that of a transposed convolution, [in, out, kh, kw] */
   transposed?: boolean
@@ -96,6 +98,8 @@ export interface GgufContent {
   metadata: Record<string, ConfigValue>
   /** offsets are absolute; names still carry the component prefix */
   tensors: { name: string; type: SourceType; shape: number[]; offset: number; bytes: number }[]
+  /** see TensorSource */
+  stamp: string
 }
 
 export type NativeProgress = (done: number, total: number) => void

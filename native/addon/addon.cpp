@@ -84,6 +84,7 @@ class ReadGgufJob : public Job {
     Napi::Object result = Napi::Object::New(env);
     result.Set("metadata", to_js(env, content_.metadata));
     result.Set("tensors", tensors);
+    result.Set("stamp", content_.stamp);
     return result;
   }
 

@@ -104,6 +104,7 @@ TensorSource to_source(const Argument& argument) {
   source.type = parse_type(argument["type"].text());
   if (!argument["shape"].value.IsArray() || argument["shape"].value.As<Napi::Array>().Length() > 0)
     source.shape = argument["shape"].shape();
+  if (const Argument stamp = argument["stamp"]; !stamp.is_missing()) source.stamp = stamp.text();
   if (const Argument stride = argument["stride"]; !stride.is_missing()) source.stride = stride.shape();
   source.target = parse_type(argument["target"].text());
   if (const Argument transposed = argument["transposed"]; !transposed.is_missing())

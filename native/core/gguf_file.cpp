@@ -294,6 +294,7 @@ GgufContent Reader::read() {
       bad("the tensor name \"{}\" appears twice", content.tensors.back().name);
   }
   place_tensors(content.tensors, alignment);
+  content.stamp = file_.stamp();
   return content;
 }
 

@@ -22,6 +22,7 @@ struct GgufTensor {
 
 struct GgufContent {
   Metadata metadata;
+  std::string stamp;                // of the file (core/file.h)
   std::vector<GgufTensor> tensors;  // in the file's order; no two overlap, all lie inside the file
 };
 

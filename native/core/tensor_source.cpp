@@ -249,33 +249,38 @@ void check_source(const TensorSource& source) {
 }
 
 struct SourceFiles::Impl {
-  const File& open(const std::string& path) {
+  std::shared_ptr<const File> open(const std::string& path) {
     const std::lock_guard lock(mutex);
-    std::unique_ptr<File>& file = files[path];
-    if (!file) file = std::make_unique<File>(path);
-    return *file;
+    std::shared_ptr<const File>& file = files[path];
+    if (!file) file = std::make_shared<File>(path);
+    return file;
   }
 
   std::mutex mutex;
-  std::map<std::string, std::unique_ptr<File>> files;
+  std::map<std::string, std::shared_ptr<const File>> files;
 };
 
 SourceFiles::SourceFiles() : impl_(std::make_unique<Impl>()) {}
 SourceFiles::~SourceFiles() = default;
 
 void SourceFiles::read(const std::string& path, uint64_t offset, void* destination, size_t size) {
-  impl_->open(path).read(offset, destination, size);
+  impl_->open(path)->read(offset, destination, size);
 }
 
-std::shared_ptr<const std::byte> SourceFiles::map(const std::string& path, uint64_t* size) {
-  const File& file = impl_->open(path);
-  *size = file.size();
-  return file.map();
+void SourceFiles::check(const TensorSource& source) {
+  if (source.path.empty() || source.stamp.empty()) return;
+  if (impl_->open(source.path)->stamp() != source.stamp)
+    fail(ErrorCode::bad_file, "{} changed since its header was read; load it again", source.path);
+}
+
+std::shared_ptr<const MappedFile> SourceFiles::map(const std::string& path) {
+  return std::make_shared<MappedFile>(impl_->open(path));
 }
 
 void read_tensor(SourceFiles& files, const TensorSource& source, int threads, const std::atomic<bool>* cancel,
                  const PieceSink& sink) {
   check_source(source);
+  files.check(source);
   if (is_stored_as_target(source)) return copy_stored(files, source, cancel, sink);
   const Conversion conversion(source);
   const int64_t step = std::clamp<int64_t>(piece_elements / conversion.unit_elements(), 1, conversion.units());

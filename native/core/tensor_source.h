@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "core/file.h"
 #include "core/types.h"
 
 namespace kandinsky {
@@ -31,6 +32,7 @@ struct TensorSource {
   // Elements between neighbours of each dimension, of a plain type; empty: row-major without gaps. `bytes` of others reach
   // from the first element to the end of the last.
   std::vector<int64_t> stride;
+  std::string stamp;  // of the file (core/file.h) when its header was read; empty: not checked
 };
 
 /// What a weight's values need at least, whatever type is asked for: errors of quantized matrices average out over a row
@@ -68,10 +70,11 @@ class SourceFiles {
  public:
   SourceFiles();
   ~SourceFiles();
-  /// Reads exactly `size` bytes; throws file_not_found or bad_file (short file, changed size).
+  /// Throws bad_file if the source's file has changed since its header was read.
+  void check(const TensorSource& source);
+  /// Reads exactly `size` bytes; throws file_not_found or bad_file (short file, changed file).
   void read(const std::string& path, uint64_t offset, void* destination, size_t size);
-  /// Maps the whole file read-only and returns its first byte; lives as long as the returned pointer.
-  std::shared_ptr<const std::byte> map(const std::string& path, uint64_t* size);
+  std::shared_ptr<const MappedFile> map(const std::string& path);
 
  private:
   struct Impl;

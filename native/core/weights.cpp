@@ -78,7 +78,11 @@ void WeightStore::drop_pages(const ggml_tensor* weight) const {
 }
 
 void WeightStore::drop_pages() const {
-  for (const Mapping& mapping : mappings_) kandinsky::drop_pages(mapping.first.get(), mapping.size);
+  for (const auto& file : mappings_) kandinsky::drop_pages(file->data(), file->size());
+}
+
+void WeightStore::check_files() const {
+  for (const auto& file : mappings_) file->check();
 }
 
 void WeightStore::map_files(Device& device, SourceFiles& files) {
@@ -91,9 +95,10 @@ void WeightStore::map_files(Device& device, SourceFiles& files) {
     if (weight.tensor && may_be_mapped(weight.source)) by_file[weight.source.path].push_back(&weight);
   }
   for (auto& [path, weights] : by_file) {
-    uint64_t size = 0;
-    std::shared_ptr<const std::byte> first = files.map(path, &size);
-    std::byte* base = const_cast<std::byte*>(first.get());  // mapped read-only; ggml only reads weights
+    for (const Weight* weight : weights) files.check(weight->source);
+    std::shared_ptr<const MappedFile> file = files.map(path);
+    const uint64_t size = file->size();
+    std::byte* base = const_cast<std::byte*>(file->data());  // mapped read-only; ggml only reads weights
     ggml_backend_buffer_ptr buffer(ggml_backend_dev_buffer_from_host_ptr(device.handle(), base, size, size));
     if (!buffer) continue;
     ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
@@ -104,7 +109,7 @@ void WeightStore::map_files(Device& device, SourceFiles& files) {
       ggml_backend_tensor_alloc(buffer.get(), weight->tensor, base + weight->source.offset);
       weight->is_mapped = true;
     }
-    mappings_.push_back({std::move(first), size});
+    mappings_.push_back(std::move(file));
     buffers_.push_back(std::move(buffer));
   }
 }

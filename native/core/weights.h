@@ -42,6 +42,9 @@ class WeightStore {
   /// Gives back the memory of a mapped weight, or of all of them, until they are read again.
   void drop_pages(const ggml_tensor* weight) const;
   void drop_pages() const;
+  /// Throws bad_file if a mapped file has changed, or could not be read, since it was loaded: what was computed with its
+  /// weights is void.
+  void check_files() const;
   /// Whether every weight is float32 in memory.
   bool is_f32() const { return is_f32_; }
 
@@ -51,11 +54,6 @@ class WeightStore {
     TensorSource source;
     ggml_tensor* tensor = nullptr;  // once the network has asked for it
     bool is_mapped = false;
-  };
-
-  struct Mapping {
-    std::shared_ptr<const std::byte> first;
-    uint64_t size;
   };
 
   ggml_tensor* ask(const TensorSpec& spec, bool keep_f32 = false);
@@ -74,7 +72,7 @@ class WeightStore {
   std::vector<TensorSpec> specs_;
   uint64_t bytes_ = 0;
   bool is_f32_ = true;
-  std::vector<Mapping> mappings_;
+  std::vector<std::shared_ptr<const MappedFile>> mappings_;
   ggml_context_ptr context_;
   std::vector<ggml_backend_buffer_ptr> buffers_;  // freed before the mappings they point into
 };

@@ -49,16 +49,13 @@ class LoadedNetwork : public Network {
         weights_(config.component(), sources),
         model_(factory(config, weights_.root())) {
     weights_.load(device_, options.cancel, options.progress);
-    if (options.packing == Packing::compact) return;
-    if (!device_.is_cpu()) {
-      fail(ErrorCode::invalid_argument, "Expected a CPU for the packing fast but the device is {}", device_.name());
-    }
-    // Weights of a network that runs once per picture would be packed for a single use.
-    if (model_->runs_in_loop()) packed_ = std::make_unique<PackedWeights>(kernels(), weights_, device_.threads());
+    if (options.packing == Packing::fast) pack();
+    weights_.check_files();
   }
 
   HostTensors run(const std::string& method, const HostTensors& inputs, const RunOptions& options) override {
     check_method(method);
+    weights_.check_files();
     const HostTensors prepared = model_->prepare(method, inputs);
     const bool can_tile = tiling_ != Tiling::never && model_->has_tiles() && options.taps.empty();
     if (can_tile && tiling_ == Tiling::always) return run_tiled(method, prepared, options);
@@ -79,6 +76,14 @@ class LoadedNetwork : public Network {
   uint64_t compute_bytes() const override { return compute_bytes_; }
 
  private:
+  void pack() {
+    if (!device_.is_cpu()) {
+      fail(ErrorCode::invalid_argument, "Expected a CPU for the packing fast but the device is {}", device_.name());
+    }
+    // Weights of a network that runs once per picture would be packed for a single use.
+    if (model_->runs_in_loop()) packed_ = std::make_unique<PackedWeights>(kernels(), weights_, device_.threads());
+  }
+
   void check_method(const std::string& method) const {
     std::string known;
     for (const std::string& name : model_->methods()) {
@@ -93,6 +98,7 @@ class LoadedNetwork : public Network {
     try {
       HostTensors results = graph_for(method, inputs, options.taps, tiled).run(inputs, options.cancel);
       finish_run();
+      weights_.check_files();
       return results;
     } catch (const std::bad_alloc&) {
       graphs_.clear();

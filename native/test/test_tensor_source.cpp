@@ -244,14 +244,38 @@ TEST(tensor_source_notices_a_file_that_changes) {
 
 TEST(tensor_source_maps_files) {
   const TensorSource source = stored(std::vector<float>{1, 2, 3}, Type::f32, {3}, Type::f32);
-  uint64_t size = 0;
-  std::shared_ptr<const std::byte> bytes;
+  std::shared_ptr<const MappedFile> file;
   {
     SourceFiles files;
-    bytes = files.map(source.path, &size);
+    file = files.map(source.path);
   }
-  CHECK(size == 4 + 3 * sizeof(float));
-  CHECK(std::memcmp(bytes.get(), "head", 4) == 0);
+  CHECK(file->size() == 4 + 3 * sizeof(float));
+  CHECK(std::memcmp(file->data(), "head", 4) == 0);
+  file->check();
+}
+
+TEST(mapped_files_that_become_shorter_are_zero_and_say_so) {
+  const std::string path = temporary_path("shrinking.bin");
+  test::write_bytes(path, std::string(100000, 'x'));
+  SourceFiles files;
+  const auto file = files.map(path);
+  test::write_bytes(path, "short");
+#ifndef _WIN32  // nobody may write to a file that is open there
+  CHECK(file->data()[99999] == std::byte{0});  // would be SIGBUS
+  CHECK(file->data()[0] == std::byte{'s'});
+  CHECK_THROWS(bad_file, "changed while it was in use (it had 100000 bytes and now has 5)", file->check());
+  // also if it grows back to the same size and time
+  test::write_bytes(path, std::string(100000, 'x'));
+  CHECK_THROWS(bad_file, "", file->check());
+#endif
+}
+
+TEST(tensor_source_notices_a_file_that_was_replaced_since_its_header_was_read) {
+  TensorSource source = stored(std::vector<float>{1, 2, 3}, Type::f32, {3}, Type::f32);
+  source.stamp = File(source.path).stamp();
+  CHECK(read_floats(source) == (std::vector<float>{1, 2, 3}));
+  source.stamp = "16@1";
+  CHECK_THROWS(bad_file, "changed since its header was read", read_all(source));
 }
 
 }  // namespace kandinsky

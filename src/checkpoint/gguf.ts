@@ -24,12 +24,12 @@ type Metadata = Record<string, ConfigValue>
  * @throws KandinskyError `FILE_NOT_FOUND`, `BAD_FILE`, `UNSUPPORTED_MODEL`
  */
 export async function openGguf(path: string): Promise<PipelineFiles | CombinedFiles> {
-  const { metadata, tensors } = await binding().readGguf(path)
+  const { metadata, tensors, stamp } = await binding().readGguf(path)
   checkArchitecture(metadata, path)
   const texts = new Map<string, () => Promise<string>>()
   for (const [key, value] of Object.entries(metadata))
     if (key.startsWith(TEXT_PREFIX)) texts.set(key.slice(TEXT_PREFIX.length), async () => String(value))
-  const components = readComponents(path, metadata, tensors)
+  const components = readComponents(path, metadata, tensors, stamp)
   const networks = new Map(components.map((component) => [component.name, async () => component]))
   const index = metadata[TEXT_PREFIX + MODEL_INDEX]
   const priorIndex = metadata[`${TEXT_PREFIX}prior_${MODEL_INDEX}`]
@@ -59,7 +59,7 @@ function checkArchitecture(metadata: Metadata, path: string): void {
     )
 }
 
-function readComponents(path: string, metadata: Metadata, tensors: GgufContent['tensors']): Component[] {
+function readComponents(path: string, metadata: Metadata, tensors: GgufContent['tensors'], stamp: string): Component[] {
   const names = metadata['kandinsky.components']
   if (!Array.isArray(names)) throw badFile(path, 'has no list kandinsky.components')
   const components = new Map<string, Component>()
@@ -72,7 +72,7 @@ function readComponents(path: string, metadata: Metadata, tensors: GgufContent['
     const dot = tensor.name.indexOf('.')
     const component = components.get(tensor.name.slice(0, dot))
     if (!component) throw badFile(path, `has a tensor "${tensor.name}" of no component`)
-    component.tensors.push({ ...tensor, name: tensor.name.slice(dot + 1), path })
+    component.tensors.push({ ...tensor, name: tensor.name.slice(dot + 1), path, stamp })
   }
   return [...components.values()]
 }

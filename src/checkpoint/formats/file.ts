@@ -1,3 +1,4 @@
+import type { BigIntStats } from 'node:fs'
 import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { KandinskyError } from '../../errors.js'
@@ -10,11 +11,14 @@ export class SourceFile {
   readonly path: string
   /** in bytes, when it was opened */
   readonly size: number
+  /** tells versions of the file apart, as native/core/file.h does */
+  readonly stamp: string
   readonly #handle: FileHandle
 
-  private constructor(path: string, size: number, handle: FileHandle) {
+  private constructor(path: string, { size, mtimeNs }: BigIntStats, handle: FileHandle) {
     this.path = path
-    this.size = size
+    this.size = Number(size)
+    this.stamp = `${size}@${mtimeNs}`
     this.#handle = handle
   }
 
@@ -27,9 +31,9 @@ export class SourceFile {
       throw fileError(path, cause)
     })
     try {
-      const stat = await handle.stat()
+      const stat = await handle.stat({ bigint: true })
       if (!stat.isFile()) throw badFile(path, 'is not a regular file')
-      return await use(new SourceFile(path, stat.size, handle))
+      return await use(new SourceFile(path, stat, handle))
     } finally {
       await handle.close()
     }

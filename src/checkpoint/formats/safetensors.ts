@@ -78,7 +78,7 @@ function toTensor([name, info]: [string, unknown], file: SourceFile, dataStart: 
   if (count === undefined) throw fail(`shape [${shape}] overflows`)
   const bytes = count * ELEMENT_BYTES[type]
   if (end - begin !== bytes) throw fail(`shape [${shape}] of ${type} takes ${bytes} bytes, not ${end - begin}`)
-  return { name, path: file.path, offset: dataStart + begin, bytes, type, shape }
+  return { name, path: file.path, stamp: file.stamp, offset: dataStart + begin, bytes, type, shape }
 }
 
 function isIntegers(value: unknown): value is number[] {

@@ -104,6 +104,7 @@ function toStored(
   const tensor = {
     name,
     path: file.path,
+    stamp: file.stamp,
     offset: span.offset + storageOffset * size,
     bytes: reach! * size,
     type,
