@@ -104,5 +104,6 @@ function toolchain(tree, { zig: triple, system, processor }) {
     CMAKE_AR: script('ar', 'ar'),
     CMAKE_RANLIB: script('ranlib', 'ranlib'),
     CMAKE_MODULE_LINKER_FLAGS: '-s',
+    KANDINSKY_ARM_BF16: '-mcpu=generic+v8_2a+bf16',
   }
 }

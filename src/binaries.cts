@@ -1,8 +1,9 @@
 // What lies on disk beside the code: the addon, sharp, the packaged models. CommonJS, and spelled as it is, because tracers
-// (@vercel/nft in Next, Nitro, Vercel) find such files by reading these very expressions, without running them. Compiled
-// twice like the rest, into dist/ and cjs/: `..` is the package's folder from both.
-import fs = require('node:fs')
-import path = require('node:path')
+// (@vercel/nft in Next, Nitro, Vercel) find such files by reading these very expressions, without running them. Nothing is
+// required while the module loads, as a bundle in ES module form cannot. Compiled twice like the rest, into dist/ and cjs/:
+// `..` is the package's folder from both.
+import type * as Fs from 'node:fs'
+import type * as Path from 'node:path'
 
 /** In an Electron app the package may lie in app.asar, but native code can only read what is unpacked beside it. */
 function outsideArchive(file: string): string {
@@ -11,6 +12,7 @@ function outsideArchive(file: string): string {
 
 /** Requires build/Release, then the prebuild of this platform; NODE_KANDINSKY_PREBUILD names another folder. */
 function loadAddon(): unknown {
+  const path: typeof Path = require('node:path')
   const root = path.join(__dirname, '..')
   if (outsideArchive(root) !== root) return require('node-gyp-build')(outsideArchive(root))
   return require('node-gyp-build')(path.join(__dirname, '..'))
@@ -18,6 +20,7 @@ function loadAddon(): unknown {
 
 /** The file that `loadAddon` requires. @throws where there is none */
 function addonPath(): string {
+  const path: typeof Path = require('node:path')
   return require('node-gyp-build').path(outsideArchive(path.join(__dirname, '..')))
 }
 
@@ -27,12 +30,16 @@ function loadSharp(): unknown {
 
 /** The file of a packaged model. */
 function modelPath(name: string): string {
+  const path: typeof Path = require('node:path')
   return outsideArchive(path.join(__dirname, '..', 'models', `${name}.gguf`))
 }
 
 /** True once a bundler has moved this code away from the files that belong to it. */
 function isBundled(): boolean {
-  return typeof __dirname === 'undefined' || !fs.existsSync(path.join(__dirname, 'binaries.cjs'))
+  if (typeof __dirname === 'undefined') return true
+  const fs: typeof Fs = require('node:fs')
+  const path: typeof Path = require('node:path')
+  return !fs.existsSync(path.join(__dirname, 'binaries.cjs'))
 }
 
 export = { loadAddon, addonPath, loadSharp, modelPath, isBundled }

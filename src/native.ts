@@ -105,7 +105,7 @@ export interface GgufContent {
 export type NativeProgress = (done: number, total: number) => void
 
 export interface Binding {
-  /** versions of ggml and of the addon, and how it was built */
+  /** version of ggml, whether a CUDA device can be used, and which of our own CPU kernels are (a value of KANDINSKY_CPU) */
   info(): { ggml: string; cuda: boolean; cpuVariant: string }
   devices(): DeviceInfo[]
   networkClasses(): string[]
@@ -164,21 +164,24 @@ function loadAddon(): Binding {
   }
 }
 
+/** Where a file of the package is looked for and the code is in somebody's bundle. */
+export const externalAdvice =
+  'it cannot be found from inside a bundle. Mark "node-kandinsky" (and "sharp") external in the bundler and install them ' +
+  'beside the bundle; docs/bundlers.md has recipes.'
+
 function loadFailure({ message, code }: NodeJS.ErrnoException): string {
-  if (binaries.isBundled())
-    return (
-      'The native addon cannot be found from inside a bundle. Mark "node-kandinsky" (and "sharp") external in the bundler ' +
-      'and install them beside the bundle; docs/bundlers.md has a recipe for each.'
-    )
+  if (binaries.isBundled()) return `The native addon: ${externalAdvice}`
   const file = addonPath()
+  const libc = libcVersion()
   const what = file ? `The native addon ${file} could not be loaded` : 'No native addon was found'
   if (code === 'ERR_DLOPEN_DISABLED')
     return `${what}: this process runs with --no-addons. Start it without that option.`
   return [
-    `${what} for ${process.platform}-${process.arch}${isMusl() ? ' (musl libc)' : ''}, Node ${process.versions.node}:`,
+    `${what} for ${process.platform}-${process.arch}${libc ? ` with ${libc}` : ''}, Node ${process.versions.node}:`,
     `  ${message.trim().split('\n')[0]}`,
-    'If node_modules was copied from another platform, install it again on this one. "npx kandinsky doctor" says more.',
+    'If node_modules was copied from another platform, install it again on this one.',
     'If there is no prebuilt addon for this platform, build it in a checkout of the repository: docs/building.md.',
+    'The command "kandinsky doctor" says more.',
   ].join('\n')
 }
 
@@ -191,11 +194,11 @@ export function addonPath(): string | undefined {
   }
 }
 
-/** Reads loaded libraries, which takes a moment: only for diagnoses. */
-export function isMusl(): boolean {
-  if (process.platform !== 'linux') return false
+/** On Linux `glibc 2.36` or `musl`. Reads the loaded libraries, which takes a moment: only for diagnoses. */
+export function libcVersion(): string | undefined {
+  if (process.platform !== 'linux') return undefined
   const { header } = (process.report?.getReport() ?? {}) as { header?: { glibcVersionRuntime?: string } }
-  return header !== undefined && header.glibcVersionRuntime === undefined
+  return header?.glibcVersionRuntime ? `glibc ${header.glibcVersionRuntime}` : 'musl'
 }
 
 function withErrors(addon: Binding): Binding {

@@ -9,7 +9,7 @@ namespace kandinsky {
 
 struct EngineInfo {
   std::string ggml_version;
-  std::string cpu_variant;  // instruction sets that ggml's CPU code uses here, e.g. "SSE3 AVX AVX2 F16C FMA"
+  std::string cpu_variant;  // which of our kernels compute on the CPU, e.g. "avx512_bf16" (core/cpu_kernels.h)
   bool has_cuda = false;    // a CUDA device can be used
 };
 EngineInfo engine_info();

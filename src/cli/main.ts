@@ -5,6 +5,7 @@ import { KandinskyError } from '../errors.js'
 import { version } from '../version.js'
 import * as convert from './convert.js'
 import * as devices from './devices.js'
+import * as doctor from './doctor.js'
 import * as generate from './generate.js'
 import * as inspect from './inspect.js'
 import * as list from './list.js'
@@ -13,7 +14,7 @@ import * as pull from './pull.js'
 import * as rm from './rm.js'
 import { columnsOf, table, wrap } from './terminal.js'
 
-const commands: Record<string, Command> = { generate, pull, list, rm, convert, inspect, devices }
+const commands: Record<string, Command> = { generate, pull, list, rm, convert, inspect, devices, doctor }
 
 function help(): string {
   const columns = columnsOf(process.stdout)
@@ -57,7 +58,7 @@ async function main(): Promise<number> {
   const [json, quiet] = [values.json === true, values.quiet === true]
   showWarnings(quiet)
   await command.run({ values, positionals, signal: interrupt.signal, json, quiet })
-  return 0
+  return Number(process.exitCode ?? 0)
 }
 
 /** Warnings of this package as notes, where Node would add its process id and advice on how to debug it. */

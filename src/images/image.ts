@@ -304,6 +304,11 @@ function isSharp(source: unknown): source is SharpImage {
   return typeof image === 'object' && typeof image?.clone === 'function' && typeof image.metadata === 'function'
 }
 
+/** @throws KandinskyError `NATIVE_LOAD_FAILED` */
+export function sharpVersion(): string {
+  return loadSharp().versions.sharp ?? ''
+}
+
 function loadSharp(): typeof sharp {
   try {
     return binaries.loadSharp() as typeof sharp

@@ -26,5 +26,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64|ARM64")
   kernel_flags(neon)
   kernel_flags(neon_f32)
-  kernel_flags(neon_bf16 -march=armv8.2-a+bf16)
+  # Zig has names of its own for processors: scripts/prebuild.mjs.
+  set(KANDINSKY_ARM_BF16 -march=armv8.2-a+bf16 CACHE STRING "the flag that allows bfloat16 instructions")
+  kernel_flags(neon_bf16 ${KANDINSKY_ARM_BF16})
 endif()
