@@ -9,6 +9,7 @@ import { Generator, type RandomSource } from '../../random.js'
 import { rowsOf, Tensor } from '../../tensor.js'
 import { type Exact, expectOptions } from '../call/options.js'
 import { type CallOptions, streamCall } from '../call/progress.js'
+import { inTurn } from '../call/turns.js'
 import { openPrior, openSource } from '../loading/open.js'
 import { checkPretrainedOptions, offloadGroup, type PretrainedOptions } from '../loading/parts.js'
 import { load, type PipelineClass, pretrainedOptionNames } from '../loading/pipeline.js'
@@ -161,7 +162,9 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
     }
     // The decoder's options must fail now, not after the prior has run.
     const job = await this.decoderPipe.check(decoderOptions as unknown as Options, embeddings)
-    const made = await this.decoderPipe.run({ ...job, prompts: recipes }, await embedding.embed())
+    const made = await inTurn(this.decoderPipe.components.unet.device, job.signal, async () =>
+      this.decoderPipe.run({ ...job, prompts: recipes }, await embedding.embed()),
+    )
     return { images: made as ImagesOf<Given> }
   }
 

@@ -9,6 +9,7 @@ import { concatChannels, concatRows, repeatRows, splitChannels, Tensor } from '.
 import { type Exact, expectOptions, expectTensor } from '../call/options.js'
 import { checkCallOptions, streamCall } from '../call/progress.js'
 import { attachRecipe, type RecipeSources } from '../call/provenance.js'
+import { inTurn } from '../call/turns.js'
 import { type ComponentsOf, callDefaults, modelIdentity, network, scheduler } from '../loading/parts.js'
 import { decodeImages } from '../sampling/autoencoder.js'
 import {
@@ -97,7 +98,8 @@ export abstract class DecoderPipeline<
     expectOptions(options, [...embedsNames, ...this.optionNames])
     const embeds = this.#joinEmbeds(options)
     const job = await this.check(options, embeds.imageEmbeds.shape[0]!)
-    return { images: (await this.run(job, embeds)) as ImagesOf<Given> }
+    const images = await inTurn(this.components.unet.device, job.signal, () => this.run(job, embeds))
+    return { images: images as ImagesOf<Given> }
   }
 
   /** `generate` as an async iterable of steps that ends with one `{ type: 'result', images }` event. */

@@ -17,6 +17,7 @@ import {
   maxImages,
 } from '../call/options.js'
 import { type CallOptions, callOptionNames, checkCallOptions, streamCall } from '../call/progress.js'
+import { inTurn } from '../call/turns.js'
 import {
   type ComponentsOf,
   callDefaults,
@@ -134,7 +135,8 @@ export abstract class PriorPipeline<Options extends PriorCallOptions> extends Sa
    * @throws KandinskyError `INVALID_ARGUMENT`, `SHAPE_MISMATCH` before anything is computed
    */
   async generate<Given extends Options>(options: Exact<Options, Given>): Promise<PriorResult> {
-    return this.run(await this.check(options))
+    const job = await this.check(options)
+    return inTurn(this.components.prior.device, job.signal, () => this.run(job))
   }
 
   /** `generate` as an async iterable of steps that ends with one `{ type: 'result', ... }` event. */
@@ -192,15 +194,17 @@ export abstract class PriorPipeline<Options extends PriorCallOptions> extends Sa
     this.checkText({ ...call, prompt: '' })
     const items = await Promise.all(imagesAndPrompts.map((item) => this.#resolve(item, shared.signal)))
 
-    let sum: Tensor | undefined
-    for (const [i, item] of items.entries()) {
-      const embeds =
-        typeof item === 'string'
-          ? (await this.run(this.checkText({ ...call, prompt: item }))).imageEmbeds
-          : tileRows(await this.encodeImage(item, shared.signal), shared.numImagesPerPrompt ?? 1)
-      sum = addWeighted(sum, embeds, weights[i]!, `imagesAndPrompts[${i}]`)
-    }
-    return { imageEmbeds: sum!, negativeImageEmbeds: await this.negativeEmbeds(negativePrompt, call, sum!.shape) }
+    return inTurn(this.components.prior.device, shared.signal, async () => {
+      let sum: Tensor | undefined
+      for (const [i, item] of items.entries()) {
+        const embeds =
+          typeof item === 'string'
+            ? (await this.run(this.checkText({ ...call, prompt: item }))).imageEmbeds
+            : tileRows(await this.encodeImage(item, shared.signal), shared.numImagesPerPrompt ?? 1)
+        sum = addWeighted(sum, embeds, weights[i]!, `imagesAndPrompts[${i}]`)
+      }
+      return { imageEmbeds: sum!, negativeImageEmbeds: await this.negativeEmbeds(negativePrompt, call, sum!.shape) }
+    })
   }
 
   /** CLIP embedding [n, embeddingDim] of an image, or of preprocessed pixels [n, 3, size, size]. */

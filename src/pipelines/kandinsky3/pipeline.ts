@@ -6,6 +6,7 @@ import { T5Tokenizer } from '../../tokenizers/t5.js'
 import { type Exact, expectOptions } from '../call/options.js'
 import { checkCallOptions, streamCall } from '../call/progress.js'
 import { attachRecipe } from '../call/provenance.js'
+import { inTurn } from '../call/turns.js'
 import { type ComponentsOf, callDefaults, modelIdentity, network, scheduler, tokenizer } from '../loading/parts.js'
 import { decodeImages } from '../sampling/autoencoder.js'
 import {
@@ -67,7 +68,9 @@ export abstract class Kandinsky3Base<
    */
   async generate<Given extends Options>(options: Exact<Options, Given>): Promise<ImageResult<ImagesOf<Given>>> {
     expectOptions(options, this.optionNames)
-    return { images: (await this.run(await this.check(options))) as ImagesOf<Given> }
+    const job = await this.check(options)
+    const images = await inTurn(this.components.unet.device, job.signal, () => this.run(job))
+    return { images: images as ImagesOf<Given> }
   }
 
   /** `generate` as an async iterable of steps that ends with one `{ type: 'result', images }` event. */
@@ -83,7 +86,10 @@ export abstract class Kandinsky3Base<
     options: Pick<PromptOptions, 'prompt' | 'negativePrompt'> & { signal?: AbortSignal | undefined },
   ): Promise<EncodedPrompts> {
     expectOptions(options, ['prompt', 'negativePrompt', 'signal'])
-    return encodePrompts(this.components, this.#checkPrompts(options), true, options.signal)
+    const prompts = this.#checkPrompts(options)
+    return inTurn(this.components.unet.device, options.signal, () =>
+      encodePrompts(this.components, prompts, true, options.signal),
+    )
   }
 
   /** Does what was checked. */
