@@ -3,6 +3,7 @@
 import { parseArgs } from 'node:util'
 import { KandinskyError } from '../errors.js'
 import { version } from '../version.js'
+import { completionOf } from './completion.js'
 import * as convert from './convert.js'
 import * as devices from './devices.js'
 import * as doctor from './doctor.js'
@@ -14,7 +15,8 @@ import * as pull from './pull.js'
 import * as rm from './rm.js'
 import { columnsOf, table, wrap } from './terminal.js'
 
-const commands: Record<string, Command> = { generate, pull, list, rm, convert, inspect, devices, doctor }
+const named: Record<string, Command> = { generate, pull, list, rm, convert, inspect, devices, doctor }
+const commands: Record<string, Command> = { ...named, completion: completionOf(named) }
 
 function help(): string {
   const columns = columnsOf(process.stdout)

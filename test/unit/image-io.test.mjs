@@ -26,6 +26,16 @@ const folder = mkdtempSync(path.join(os.tmpdir(), 'kandinsky-images-'))
 after(() => rmSync(folder, { recursive: true }))
 
 describe('loadImage', () => {
+  it('scales gray of 16 bits, which Pillow clips (docs/differences.md)', async () => {
+    const gray = Uint16Array.of(0, 257, 128 * 257, 65535)
+    const file = await sharp(gray, { raw: { width: 4, height: 1, channels: 1 } })
+      .toColourspace('grey16')
+      .png()
+      .toBuffer()
+    assert.equal(file[24], 16, 'bits per channel')
+    assert.deepEqual([...(await loadImage(file, { mode: 'L' })).data], [0, 1, 128, 255])
+  })
+
   it('takes paths, URLs, bytes, sharp objects and RawImage', async () => {
     const file = bytesOf('tiny_40x30.png')
     const expected = await raw('tiny_40x30.png')

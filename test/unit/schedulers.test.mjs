@@ -230,6 +230,15 @@ test('fixed_large_log is fixed_large (the reference gives NaN)', () => {
   assert.deepEqual(last('fixed_large_log'), last('fixed_large'))
 })
 
+test('trailing spacing gives the steps asked for, also where the reference rounds to one more (docs/differences.md)', () => {
+  for (const count of [60, 61, 103, 434]) {
+    const scheduler = new DDIMScheduler({ timestep_spacing: 'trailing' })
+    scheduler.setTimesteps(count)
+    assert.equal(scheduler.timesteps.length, count)
+    assert.ok(scheduler.timesteps.every((timestep) => timestep >= 0))
+  }
+})
+
 test('no signal left: predicted noise is refused unless clipping makes it finite', () => {
   const config = { rescale_betas_zero_snr: true, timestep_spacing: 'trailing' }
   for (const Class of [DDPMScheduler, DDIMScheduler]) {
