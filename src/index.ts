@@ -41,6 +41,6 @@ export {
   UnCLIPScheduler,
   UniPCMultistepScheduler,
 } from './pipelines/schedulers.js'
-export { Generator, type RandomSource } from './random.js'
+export { Generator, type GeneratorPosition, type RandomSource } from './random.js'
 export type { Scheduler } from './schedulers/scheduler.js'
 export { Tensor, type TensorJson } from './tensor.js'

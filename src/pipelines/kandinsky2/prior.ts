@@ -32,6 +32,7 @@ import { guided, isGuided } from '../sampling/guidance.js'
 import { SamplingPipeline } from '../sampling/pipeline.js'
 import { type Predict, type Start, sample } from '../sampling/sample.js'
 import { scaledNoise } from '../sampling/start.js'
+import { EmbeddingCache } from './embedding-cache.js'
 import { encodeText, joinText } from './prior-text.js'
 
 /** What every call of a prior takes. */
@@ -124,6 +125,7 @@ export abstract class PriorPipeline<Options extends PriorCallOptions> extends Sa
   static readonly parts = priorParts
   static override readonly side = 'prior'
   #zeroImageEmbeds: Tensor | undefined
+  readonly #cache = new EmbeddingCache<PriorResult>()
 
   constructor(components: PriorComponents) {
     super(components)
@@ -174,7 +176,8 @@ export abstract class PriorPipeline<Options extends PriorCallOptions> extends Sa
    * Weighted sum of the embeddings of texts and images.
    *
    * Every string costs one run of the prior from noise, in order, all from the same generator; one more run makes the
-   * negative embedding. Weights are used as they are, not normalised.
+   * negative embedding. Weights are used as they are, not normalised. Runs that were made before with the same noise, as
+   * for each frame of an interpolation, are remembered, and report no steps.
    */
   async interpolate(
     imagesAndPrompts: readonly ImageOrPrompt[],
@@ -199,8 +202,8 @@ export abstract class PriorPipeline<Options extends PriorCallOptions> extends Sa
       for (const [i, item] of items.entries()) {
         const embeds =
           typeof item === 'string'
-            ? (await this.run(this.checkText({ ...call, prompt: item }))).imageEmbeds
-            : tileRows(await this.encodeImage(item, shared.signal), shared.numImagesPerPrompt ?? 1)
+            ? (await this.#runOnce({ ...call, prompt: item })).imageEmbeds
+            : tileRows(await this.#encodeOnce(item, shared.signal), shared.numImagesPerPrompt ?? 1)
         sum = addWeighted(sum, embeds, weights[i]!, `imagesAndPrompts[${i}]`)
       }
       return { imageEmbeds: sum!, negativeImageEmbeds: await this.negativeEmbeds(negativePrompt, call, sum!.shape) }
@@ -268,15 +271,34 @@ export abstract class PriorPipeline<Options extends PriorCallOptions> extends Sa
     call: Omit<PriorOptions, 'prompt'>,
     _shape: readonly number[],
   ): Promise<Tensor> {
-    const { imageEmbeds, negativeImageEmbeds } = await this.run(
-      this.checkText({ ...call, prompt: negativePrompt ?? '' }),
-    )
-    return negativePrompt ? imageEmbeds : negativeImageEmbeds
+    const { imageEmbeds, negativeImageEmbeds } = await this.#runOnce({ ...call, prompt: negativePrompt ?? '' })
+    const { data, shape } = negativePrompt ? imageEmbeds : negativeImageEmbeds
+    return new Tensor(data.slice(), shape) // what is remembered stays as it is, whatever the caller does
   }
 
   /** Length of an embedding. */
   protected get dimensions(): number {
     return Number(this.components.prior.config.embedding_dim ?? 768)
+  }
+
+  #runOnce(options: PriorOptions): Promise<PriorResult> {
+    const job = this.checkText(options)
+    // A callback may change the result.
+    if (options.latents || job.callbackOnStepEnd) return this.run(job)
+    const { prompts, negatives, count, steps, guidanceScale, generator } = job
+    const inputs = [prompts, negatives, count, steps, guidanceScale]
+    return this.#cache.run(inputs, this.scheduler, generator, () => this.run(job))
+  }
+
+  #encodeOnce(image: RawImage | Tensor, signal?: AbortSignal): Promise<Tensor> {
+    const shape = image instanceof Tensor ? image.shape : [image.height, image.width, image.channels]
+    return this.#cache.image({ data: image.data, shape }, () => this.encodeImage(image, signal))
+  }
+
+  /** What is remembered of a disposed pipeline must not make its calls succeed. */
+  override async dispose(): Promise<void> {
+    this.#cache.clear()
+    await super.dispose()
   }
 
   /** The texts of a run, unconditional ones first where guidance is on. */
