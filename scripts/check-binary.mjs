@@ -19,6 +19,22 @@ export const targets = {
   'linux-arm64': linux('aarch64-linux-gnu.2.28', 'aarch64', 'linux-arm64', 'glibc', 183),
   'linux-x64-musl': linux('x86_64-linux-musl', 'x86_64', 'linux-x64', 'musl', 62),
   'linux-arm64-musl': linux('aarch64-linux-musl', 'aarch64', 'linux-arm64', 'musl', 183),
+  // Mach-O of 64 bits, with the processor in the second word
+  'darwin-arm64': {
+    ...{ zig: 'aarch64-macos.11.0', system: 'Darwin', processor: 'arm64' },
+    ...{ folder: 'darwin-arm64', file: 'node.napi.node' },
+    header: [{ offset: 0, bytes: [0xcf, 0xfa, 0xed, 0xfe, 0x0c, 0, 0, 1] }],
+  },
+  'darwin-x64': {
+    ...{ zig: 'x86_64-macos.11.0', system: 'Darwin', processor: 'x86_64' },
+    ...{ folder: 'darwin-x64', file: 'node.napi.node' },
+    header: [{ offset: 0, bytes: [0xcf, 0xfa, 0xed, 0xfe, 0x07, 0, 0, 1] }],
+  },
+  'win32-x64': {
+    ...{ zig: 'x86_64-windows-gnu', system: 'Windows', processor: 'AMD64' },
+    ...{ folder: 'win32-x64', file: 'node.napi.node' },
+    header: [{ offset: 0, bytes: [0x4d, 0x5a] }],
+  },
 }
 
 function linux(zig, processor, folder, libc, machine) {

@@ -103,7 +103,8 @@ function toolchain(tree, { zig: triple, system, processor }) {
     CMAKE_CXX_COMPILER: script('cxx', 'c++', ...common),
     CMAKE_AR: script('ar', 'ar'),
     CMAKE_RANLIB: script('ranlib', 'ranlib'),
-    CMAKE_MODULE_LINKER_FLAGS: '-s',
-    KANDINSKY_ARM_BF16: '-mcpu=generic+v8_2a+bf16',
+    CMAKE_SHARED_LINKER_FLAGS: '-s',
+    KANDINSKY_ARM_BF16: system === 'Darwin' ? '-mcpu=apple_m2' : '-mcpu=generic+v8_2a+bf16',
+    ...(system === 'Darwin' && { CMAKE_INSTALL_NAME_TOOL: '/bin/true' }),
   }
 }

@@ -34,6 +34,18 @@ function modelPath(name: string): string {
   return outsideArchive(path.join(__dirname, '..', 'models', `${name}.gguf`))
 }
 
+/** What a worker process runs. */
+function workerPath(): string {
+  const path: typeof Path = require('node:path')
+  return path.join(__dirname, 'worker', 'main.js')
+}
+
+/** Electron's own module, which only its processes have; not written out, as bundlers and tracers would look for it. */
+function loadElectron(): unknown {
+  const name = 'electron'
+  return require(name)
+}
+
 /** True once a bundler has moved this code away from the files that belong to it. */
 function isBundled(): boolean {
   if (typeof __dirname === 'undefined') return true
@@ -42,4 +54,4 @@ function isBundled(): boolean {
   return !fs.existsSync(path.join(__dirname, 'binaries.cjs'))
 }
 
-export = { loadAddon, addonPath, loadSharp, modelPath, isBundled }
+export = { loadAddon, addonPath, loadSharp, modelPath, workerPath, loadElectron, isBundled }

@@ -12,6 +12,7 @@ export const kandinskyErrorCodes = [
   'DEVICE_UNAVAILABLE',
   'DISPOSED',
   'NATIVE_LOAD_FAILED',
+  'WORKER_DIED',
   'INTERNAL',
 ] as const
 export type KandinskyErrorCode = (typeof kandinskyErrorCodes)[number]

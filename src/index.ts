@@ -44,3 +44,5 @@ export {
 export { Generator, type GeneratorPosition, type RandomSource } from './random.js'
 export type { Scheduler } from './schedulers/scheduler.js'
 export { Tensor, type TensorJson } from './tensor.js'
+export { createWorker, type KandinskyWorker, type WorkerOptions } from './worker/client.js'
+export type { RemotePipeline } from './worker/pipelines.js'

@@ -146,7 +146,7 @@ Guard* guard(const std::byte* data, uint64_t size) {
     struct sigaction handler = {};
     handler.sa_sigaction = replace_missing_page;
     handler.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    ::sigemptyset(&handler.sa_mask);
+    sigemptyset(&handler.sa_mask);
     return ::sigaction(SIGBUS, &handler, &previous_handler) == 0;
   }();
   if (!is_handled) return nullptr;

@@ -26,6 +26,7 @@ function importsOf(file) {
 const layers = [
   ['cli', /^cli\//],
   ['index', /^index\.ts$/],
+  ['worker', /^worker\//],
   ['pipelines', /^pipelines\//],
   ['convert', /^(convert|pull)\.ts$/],
   ['networks and hub', /^(networks|hub)\//],
