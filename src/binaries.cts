@@ -40,9 +40,8 @@ function workerPath(): string {
   return path.join(__dirname, 'worker', 'main.js')
 }
 
-/** Electron's own module, which only its processes have; not written out, as bundlers and tracers would look for it. */
-function loadElectron(): unknown {
-  const name = 'electron'
+/** A module that only some hosts have, as Electron's own. Where it is named, tracers would look for it in vain. */
+function loadHostModule(name: string): unknown {
   return require(name)
 }
 
@@ -54,4 +53,4 @@ function isBundled(): boolean {
   return !fs.existsSync(path.join(__dirname, 'binaries.cjs'))
 }
 
-export = { loadAddon, addonPath, loadSharp, modelPath, workerPath, loadElectron, isBundled }
+export = { loadAddon, addonPath, loadSharp, modelPath, workerPath, loadHostModule, isBundled }

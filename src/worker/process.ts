@@ -65,7 +65,7 @@ function startChild(settings: { env: NodeJS.ProcessEnv; execArgv: string[] }): W
 }
 
 function startUtility(settings: { env: NodeJS.ProcessEnv; execArgv: string[] }): WorkerProcess {
-  const { utilityProcess } = binaries.loadElectron() as { utilityProcess: UtilityProcess }
+  const { utilityProcess } = binaries.loadHostModule('electron') as { utilityProcess: UtilityProcess }
   const child = utilityProcess.fork(binaries.workerPath(), [], { serviceName: 'node-kandinsky', ...settings })
   return {
     get pid() {

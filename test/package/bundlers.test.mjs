@@ -16,9 +16,16 @@ const draw = `
   const { images } = await pipe.generate({ prompt: 'a cat', numInferenceSteps: 2 })
   console.log((await images[0].toBuffer('png')).subarray(1, 4).toString(), images[0].recipe.version)
   await pipe.dispose()`
-const drawn = `PNG ${name} ${manifest.version}`
-const importing = `import { AutoPipelineForText2Image } from '${name}'\n;(async () => {${draw}})()`
-const requiring = `const { AutoPipelineForText2Image } = require('${name}')\n;(async () => {${draw}})()`
+const drawInWorker = `
+  const worker = createWorker()
+  const remote = await worker.AutoPipelineForText2Image.fromPretrained('demo', { threads: 1 })
+  const there = await remote.generate({ prompt: 'a cat', numInferenceSteps: 2 })
+  console.log('worker', there.images[0].width)
+  await worker.dispose()`
+const drawn = `PNG ${name} ${manifest.version}\nworker 128`
+const both = '{ AutoPipelineForText2Image, createWorker }'
+const importing = `import ${both} from '${name}'\n;(async () => {${draw}${drawInWorker}})()`
+const requiring = `const ${both} = require('${name}')\n;(async () => {${draw}${drawInWorker}})()`
 writeFileSync(path.join(app, 'entry.mjs'), importing)
 writeFileSync(path.join(app, 'entry.cjs'), requiring)
 
