@@ -27,7 +27,12 @@ if (wanted.length === 0) {
     for (const filter of ['matches_diffusers', 'matches_transformers', 'packed_weights'])
       run(program, [...fixtures, '--filter', filter], { KANDINSKY_CPU })
   }
-  if (process.platform === 'linux') run(process.execPath, ['scripts/test-cuda-host.mjs'])
+  if (process.platform === 'linux') {
+    console.log('\nCUDA kernels, and networks by them, on an emulated GPU')
+    run(process.execPath, ['scripts/test-cuda-host.mjs'])
+    for (const filter of ['cuda_', 'matches_diffusers', 'matches_transformers'])
+      run(program, [...fixtures, '--device', 'cuda', '--filter', filter], { KANDINSKY_CUDA_KERNELS: 'always' })
+  }
 }
 run(process.execPath, ['--test', '--test-concurrency=1', '--test-reporter=spec', ...files])
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <mutex>
 #include <set>
@@ -14,6 +15,7 @@
 
 #include "core/error.h"
 #include "core/host_memory.h"
+#include "cuda/library.h"
 #include "ggml-cpu.h"
 
 namespace kandinsky {
@@ -34,6 +36,22 @@ Function* backend_function(ggml_backend_dev_t device, const char* name) {
   return reinterpret_cast<Function*>(address);
 }
 
+enum class CudaKernels { off, on, always };
+
+CudaKernels wanted_cuda_kernels() {
+  const char* wanted = std::getenv("KANDINSKY_CUDA_KERNELS");
+  if (!wanted || !*wanted || std::strcmp(wanted, "on") == 0) return CudaKernels::on;
+  if (std::strcmp(wanted, "off") == 0) return CudaKernels::off;
+  if (std::strcmp(wanted, "always") == 0) return CudaKernels::always;
+  fail(ErrorCode::invalid_argument, "Expected on, off or always for KANDINSKY_CUDA_KERNELS but received {}", wanted);
+}
+
+/// The library with our kernels, if it was loaded.
+const CudaLibrary* cuda_library() {
+  ggml_backend_reg_t registry = ggml_backend_reg_by_name(cuda_library_name);
+  return registry ? static_cast<const CudaLibrary*>(ggml_backend_reg_get_proc_address(registry, cuda_library_name)) : nullptr;
+}
+
 }  // namespace
 
 void init_engine() {
@@ -51,6 +69,13 @@ void init_engine() {
 void load_backends(const std::string& directory) {
   init_engine();
   ggml_backend_load_all_from_path(directory.c_str());
+#ifdef _WIN32
+  const char* file = "kandinsky-cuda.dll";
+#else
+  const char* file = "libkandinsky-cuda.so";
+#endif
+  const auto path = std::filesystem::u8path(directory) / file;
+  if (ggml_backend_reg_by_name("CUDA") && std::filesystem::exists(path)) ggml_backend_load(path.u8string().c_str());
 }
 
 std::vector<AvailableDevice> available_devices() {
@@ -104,6 +129,7 @@ Device::Device(const std::string& name, int threads) : name_(name == "cuda" ? "c
   if (!handle_) {
     fail(ErrorCode::device_unavailable, "Expected one of the available devices ({}) but received \"{}\"", existing, name);
   }
+  if (!is_cpu_) find_gpu_kernels();
   backend_.reset(ggml_backend_dev_init(handle_, nullptr));
   if (!backend_) fail(ErrorCode::device_unavailable, "device {} could not be initialized", name_);
   threads_ = std::min(threads > 0 ? threads : physical_core_count(), GGML_MAX_N_THREADS);
@@ -114,6 +140,20 @@ Device::~Device() {
   backend_.reset();
   if (threadpool_) backend_function<decltype(ggml_threadpool_free)>(handle_, "ggml_threadpool_free")(threadpool_);
 }
+
+void Device::find_gpu_kernels() {
+  const CudaLibrary* library = wanted_cuda_kernels() == CudaKernels::off ? nullptr : cuda_library();
+  ggml_backend_dev_t device = library ? library->device(handle_) : nullptr;
+  if (!device) return;
+  cuda_ = library;
+  handle_ = device;
+}
+
+const KernelTable* Device::gpu_kernels(bool exact) const {
+  return cuda_ && (!exact || wanted_cuda_kernels() == CudaKernels::always) ? &cuda_->kernels() : nullptr;
+}
+
+void* Device::stream() const { return cuda_ ? cuda_->stream(backend()) : nullptr; }
 
 // Without a pool of its own, a CPU backend starts and joins threads for every graph.
 void Device::start_threads() {

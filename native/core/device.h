@@ -14,11 +14,14 @@ struct ggml_threadpool;
 
 namespace kandinsky {
 
+struct CudaLibrary;
+struct KernelTable;
+
 /// Prepares ggml once per process: no stack traces, no messages on stderr. Called by everything below; thread-safe.
 void init_engine();
 
-/// Loads backends built as libraries (GGML_BACKEND_DL) from an absolute directory. A build with linked-in backends
-/// needs no call.
+/// Loads backends built as libraries (GGML_BACKEND_DL), and that with our CUDA kernels, from an absolute directory. A
+/// build with linked-in backends needs no call.
 void load_backends(const std::string& directory);
 
 struct AvailableDevice {
@@ -47,6 +50,12 @@ class Device {
   ggml_backend_dev_t handle() const { return handle_; }
   const std::string& name() const { return name_; }
   bool is_cpu() const { return is_cpu_; }
+
+  /// The kernels by which a GPU computes networks whose matrices are not all float32 (`exact`), or null: then, and for
+  /// those, it has ggml's operations only. KANDINSKY_CUDA_KERNELS says otherwise: "off", or "always", exact or not.
+  const KernelTable* gpu_kernels(bool exact) const;
+  /// On which they are put.
+  void* stream() const;
   int threads() const { return threads_; }
 
   /// How many of the threads the graphs after this run on. CPU only.
@@ -57,8 +66,10 @@ class Device {
 
  private:
   void start_threads();
+  void find_gpu_kernels();
 
   std::string name_;
+  const CudaLibrary* cuda_ = nullptr;  // whose device `handle_` is; null: ggml's own
   ggml_backend_dev_t handle_ = nullptr;
   bool is_cpu_ = false;
   int threads_ = 0;

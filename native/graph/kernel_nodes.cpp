@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/error.h"
+
 namespace kandinsky {
 
 namespace {
@@ -86,8 +88,15 @@ void KernelNodes::allocate() {
     held_.push_back(packed_->add(key.first, unpacked.rows, key.second, std::move(unpacked.data)));
   }
   unpacked_.clear();
-  scratch_ = AlignedBytes(scratch_size_);
-  work_.scratch = scratch_.data();
+  if (device_.is_cpu()) {
+    scratch_ = AlignedBytes(scratch_size_);
+    work_.scratch = scratch_.data();
+  } else {
+    gpu_scratch_.reset(ggml_backend_alloc_buffer(device_.backend(), scratch_size_));
+    if (!gpu_scratch_) fail(ErrorCode::out_of_memory, "no memory for temporary data on {}", device_.name());
+    work_.scratch = static_cast<unsigned char*>(ggml_backend_buffer_get_base(gpu_scratch_.get()));
+    work_.stream = device_.stream();
+  }
   for (const auto& node : nodes_) node->bind();
 }
 

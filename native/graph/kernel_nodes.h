@@ -1,7 +1,8 @@
-// Kernels of a table (kernels/kernels.h) as nodes of a ggml graph on the CPU.
+// Kernels of a table (kernels/kernels.h) as nodes of a ggml graph.
 //
-// ggml calls a custom operation on every thread of the graph, with no work buffer, no barrier and no place for
-// arguments but a pointer: arguments, scratch memory and the threads' meeting point live here, as long as the graph.
+// ggml calls a custom operation on every thread of the graph (on a GPU once: cuda/backend.cpp), with no work buffer, no
+// barrier and no place for arguments but a pointer: arguments, scratch memory and the threads' meeting point live here,
+// as long as the graph.
 #pragma once
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/device.h"
 #include "ggml.h"
 #include "graph/packed_weights.h"
 
@@ -20,8 +22,8 @@ namespace kandinsky {
 class KernelNodes {
  public:
   /// `packed` null: weights stay as they were loaded and are expanded at each use.
-  KernelNodes(const KernelTable& kernels, int threads, PackedWeights* packed)
-      : kernels_(kernels), threads_(threads), packed_(packed) {}
+  KernelNodes(const KernelTable& kernels, const Device& device, PackedWeights* packed)
+      : kernels_(kernels), device_(device), threads_(device.threads()), packed_(packed) {}
   KernelNodes(const KernelNodes&) = delete;
   KernelNodes& operator=(const KernelNodes&) = delete;
 
@@ -60,7 +62,7 @@ class KernelNodes {
   /// Floating-point operations of all nodes.
   double flops() const { return flops_; }
 
-  /// After the graph's tensors have got their memory.
+  /// After the graph's tensors have got their memory. Throws out_of_memory.
   void allocate();
   size_t scratch_bytes() const { return scratch_size_; }
   /// What allocate() will fill with packed weights: address space until then.
@@ -108,6 +110,7 @@ class KernelNodes {
                                ggml_custom_op_t run, void* userdata);
 
   const KernelTable& kernels_;
+  const Device& device_;
   int threads_;
   PackedWeights* packed_;
   std::map<std::pair<const ggml_tensor*, Algorithm>, Unpacked> unpacked_;
@@ -116,6 +119,7 @@ class KernelNodes {
   double flops_ = 0;
   size_t scratch_size_ = 64;
   AlignedBytes scratch_;
+  ggml_backend_buffer_ptr gpu_scratch_;
   WorkContext work_;
 };
 

@@ -46,7 +46,7 @@ PrepareArgs prepare_args(const ImageInput& in) {
 
 class KernelOps : public ComposedOps {
  public:
-  KernelOps(const KernelTable& kernels, int threads, PackedWeights* packed) : nodes_(kernels, threads, packed) {}
+  KernelOps(const KernelTable& kernels, const Device& device, PackedWeights* packed) : nodes_(kernels, device, packed) {}
 
   Operand operand(Graph& g, ggml_tensor* x, bool silu) override;
   Operand image_operand(Graph& g, const ImageInput& input) override { return Operand(prepare(g, input, 0, false)); }
@@ -295,13 +295,8 @@ Operand KernelOps::attention(Graph& g, const AttentionInput& in) {
 
 }  // namespace
 
-std::unique_ptr<Ops> make_kernel_ops(const KernelTable& kernels, int threads, PackedWeights* packed) {
-  return std::make_unique<KernelOps>(kernels, threads, packed);
-}
-
-/// A GPU computes what is composed of ggml's operations. Kernels of its own: their table here.
-std::unique_ptr<Ops> make_ops(const Device& device, const KernelTable& kernels, PackedWeights* packed) {
-  return device.is_cpu() ? make_kernel_ops(kernels, device.threads(), packed) : make_composed_ops();
+std::unique_ptr<Ops> make_kernel_ops(const KernelTable& kernels, const Device& device, PackedWeights* packed) {
+  return std::make_unique<KernelOps>(kernels, device, packed);
 }
 
 }  // namespace kandinsky

@@ -1,6 +1,6 @@
 // The operations that layers are made of, on typed operands. Each device computes them in its own way, which is decided
-// once, in make_ops(): composed of ggml's operations anywhere, or by the kernels of a table (kernels/kernels.h). Layers
-// and networks know neither.
+// once, in models/loaded_network.cpp: composed of ggml's operations anywhere, or by the kernels of a table
+// (kernels/kernels.h). Layers and networks know neither.
 //
 // Images are channels-last, ne = {C, W, H, B}; rows are ne = {C, ...}.
 #pragma once
@@ -163,10 +163,8 @@ class Ops {
 
 /// Of operations that every ggml backend has.
 std::unique_ptr<Ops> make_composed_ops();
-/// By a table's kernels, which run on the CPU's threads. `packed` null: weights stay as they were loaded and are expanded
-/// at each use.
-std::unique_ptr<Ops> make_kernel_ops(const KernelTable& kernels, int threads, PackedWeights* packed);
-/// What is fastest on a device; `kernels` are those of the CPU.
-std::unique_ptr<Ops> make_ops(const Device& device, const KernelTable& kernels, PackedWeights* packed);
+/// By the kernels of a table for this device. `packed` null: weights stay as they were loaded and are expanded at each
+/// use.
+std::unique_ptr<Ops> make_kernel_ops(const KernelTable& kernels, const Device& device, PackedWeights* packed);
 
 }  // namespace kandinsky

@@ -81,7 +81,7 @@ class LoadedNetwork : public Network {
       fail(ErrorCode::invalid_argument, "Expected a CPU for the packing fast but the device is {}", device_.name());
     }
     // Weights of a network that runs once per picture would be packed for a single use.
-    if (model_->runs_in_loop()) packed_ = std::make_unique<PackedWeights>(kernels(), weights_, device_.threads());
+    if (model_->runs_in_loop()) packed_ = std::make_unique<PackedWeights>(*kernels(), weights_, device_.threads());
   }
 
   void check_method(const std::string& method) const {
@@ -137,14 +137,18 @@ class LoadedNetwork : public Network {
                                     const std::vector<std::string>& taps, bool tiled) {
     // A weight takes part in at most the pieces of one convolution or attention and what surrounds them.
     const size_t max_nodes = 1024 + 320 * weights_.specs().size();
-    auto graph = std::make_unique<Graph>(device_, inputs, taps, max_nodes, make_ops(device_, kernels(), packed_.get()));
+    auto ops = kernels() ? make_kernel_ops(*kernels(), device_, packed_.get()) : make_composed_ops();
+    auto graph = std::make_unique<Graph>(device_, inputs, taps, max_nodes, std::move(ops));
     tiled ? model_->build_tiled(method, *graph) : model_->build(method, *graph);
     graph->finish();
     return graph;
   }
 
-  /// A network whose matrices are all float32 is computed in float32, whatever else the processor offers.
-  const KernelTable& kernels() const { return cpu_kernels(weights_.is_f32()); }
+  /// A network whose matrices are all float32 is computed in float32, whatever else the processor offers. Null: by ggml's
+  /// operations.
+  const KernelTable* kernels() const {
+    return device_.is_cpu() ? &cpu_kernels(weights_.is_f32()) : device_.gpu_kernels(weights_.is_f32());
+  }
 
   std::string component_;
   Device device_;

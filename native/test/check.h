@@ -27,6 +27,9 @@ void record(bool passed, const char* file, int line, const std::string& message)
 /// The folder with the tiny checkpoints (--fixtures, default test/fixtures), ending in '/'.
 const std::string& fixtures();
 
+/// Where networks are computed (--device, default cpu).
+const std::string& device();
+
 /// A path in a folder of this process that is deleted at the end.
 std::string temporary_path(const std::string& name);
 

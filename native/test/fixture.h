@@ -61,7 +61,7 @@ std::vector<std::string> trace_names(const std::string& prefix);
 double largest_difference(const HostTensor& a, const HostTensor& b);
 double largest_value(const HostTensor& a);
 /// What a result may differ by from the recorded one: `tolerance`, or where KANDINSKY_CPU names kernels that round to
-/// bfloat16, 6 % of the largest value: twice what was measured (networks this small average out less than real ones).
+/// bfloat16, and on other devices than the CPU, 6 % of the largest value: twice what was measured (networks this small average out less than real ones).
 double allowed_difference(const HostTensor& recorded, double tolerance);
 /// ||a - b|| / ||b||
 double relative_error(const HostTensor& a, const HostTensor& b);

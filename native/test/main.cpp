@@ -1,17 +1,21 @@
-// kandinsky-native-test [--filter TEXT] [--fixtures FOLDER] [--list] [--list-kernels]
+// kandinsky-native-test [--filter TEXT] [--fixtures FOLDER] [--device NAME] [--list] [--list-kernels]
 //
-// --list prints the names of the tests, --list-kernels those that KANDINSKY_CPU may have on this machine.
+// --device computes networks there; without a CUDA build "cuda" is emulated. --list prints the names of the tests,
+// --list-kernels those that KANDINSKY_CPU may have on this machine.
 #include <filesystem>
 #include <random>
 
 #include "test/check.h"
 #include "test/tested_kernels.h"
+#ifdef KANDINSKY_EMULATED_CUDA
+#include "test/cuda_host/emulated_device.h"
+#endif
 
 namespace kandinsky::test {
 
 namespace {
 size_t passed_checks = 0, failed_checks = 0;
-std::string fixtures_folder = "test/fixtures/";
+std::string fixtures_folder = "test/fixtures/", device_name = "cpu";
 
 const std::filesystem::path& temporary_folder() {
   static const std::filesystem::path folder = [] {
@@ -52,6 +56,7 @@ void record(bool passed, const char* file, int line, const std::string& message)
 }
 
 const std::string& fixtures() { return fixtures_folder; }
+const std::string& device() { return device_name; }
 
 std::string temporary_path(const std::string& name) { return (temporary_folder() / name).string(); }
 
@@ -77,6 +82,11 @@ int main(int argc, char** argv) {
       filter = argv[++i];
     } else if (option == "--fixtures" && i + 1 < argc) {
       kandinsky::test::fixtures_folder = std::string(argv[++i]) + "/";
+    } else if (option == "--device" && i + 1 < argc) {
+      kandinsky::test::device_name = argv[++i];
+#ifdef KANDINSKY_EMULATED_CUDA
+      if (kandinsky::test::device_name == "cuda") kandinsky::test::emulate_cuda();
+#endif
     } else if (option == "--list") {
       for (const auto& test : kandinsky::test::registered_tests()) std::printf("%s\n", test.name);
       return 0;
@@ -84,7 +94,7 @@ int main(int argc, char** argv) {
       for (auto kernels : kandinsky::test::tested_kernels()) std::printf("%s\n", kernels->name);
       return 0;
     } else {
-      std::fprintf(stderr, "usage: %s [--filter TEXT] [--fixtures FOLDER] [--list] [--list-kernels]\n", argv[0]);
+      std::fprintf(stderr, "usage: %s [--filter TEXT] [--fixtures FOLDER] [--device NAME] [--list] [--list-kernels]\n", argv[0]);
       return 2;
     }
   }

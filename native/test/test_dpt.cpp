@@ -16,6 +16,7 @@ Component read_dpt(const std::string& checkpoint) {
 std::unique_ptr<Network> load(const Component& component) {
   LoadOptions options;
   options.threads = 1;
+  options.device = device();
   return load_network(component.class_name, component.config, component.sources, options);
 }
 

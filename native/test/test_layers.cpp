@@ -58,7 +58,7 @@ class LayerRun {
   /// On how many of two threads a graph of CPU kernels runs.
   int thread_count(const HostTensors& inputs, const std::function<ggml_tensor*(Graph&)>& build) {
     store_->load(device_, nullptr, {});
-    Graph graph(device_, inputs, {}, 64, make_kernel_ops(cpu_kernels(), device_.threads(), nullptr));
+    Graph graph(device_, inputs, {}, 64, make_kernel_ops(cpu_kernels(), device_, nullptr));
     graph.output("y", build(graph), 3);
     return graph.thread_count();
   }

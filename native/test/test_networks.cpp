@@ -9,7 +9,8 @@ using namespace kandinsky::test;
 
 namespace {
 
-std::unique_ptr<Network> load(const Component& component, const LoadOptions& options = {}) {
+std::unique_ptr<Network> load(const Component& component, LoadOptions options = {}) {
+  options.device = device();
   return load_network(component.class_name, component.config, component.sources, options);
 }
 

@@ -11,7 +11,9 @@ namespace {
 
 std::unique_ptr<Network> load(const Trace& trace) {
   const Component component = read_component(trace.checkpoint, trace.component);
-  return load_network(component.class_name, component.config, component.sources, {});
+  LoadOptions options;
+  options.device = device();
+  return load_network(component.class_name, component.config, component.sources, options);
 }
 
 HostTensors recorded_inputs(const Trace& trace) {

@@ -138,7 +138,7 @@ test('the engine knows nothing of Node, the border nothing of ggml, and no netwo
 })
 
 /** Folders of native/ from the top; a file may include from its own folder and from those below. */
-const nativeLayers = ['addon', 'models', 'layers', 'graph', 'core', 'kernels/cpu', 'kernels/cuda', 'kernels']
+const nativeLayers = ['addon', 'models', 'layers', 'graph', 'core', 'cuda', 'kernels/cpu', 'kernels/cuda', 'kernels']
 
 test('includes of native run one way, and neither files nor folders include each other in a circle', () => {
   const files = new Map()
