@@ -126,6 +126,8 @@ export interface Binding {
       threads: number
       packing: Packing
       tiling?: Tiling
+      /** Reads no weights and computes nothing: runs give zeros, and `memory()` tells what they would take. CPU only. */
+      dryRun?: boolean
       cancel?: CancelFlag | undefined
     },
     onProgress?: NativeProgress,

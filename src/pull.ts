@@ -1,19 +1,19 @@
 // Brings a model from a hub or a server to this machine: file by file it is downloaded, quantized and let go, so that what
 // lies on the disk is hardly more than what is kept. What an interrupted pull has done is there for the next one.
 import { mkdir, readFile, rm, stat, statfs, writeFile } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { ggufMetadata } from './checkpoint/gguf.js'
 import { combineCheckpoints, openCheckpoint } from './checkpoint/open.js'
 import type { Checkpoint, Component } from './checkpoint/pipeline-files.js'
 import { type Conversion, checkConvertOptions, planConversion, zeroImageEmbeds } from './convert.js'
 import { invalid, KandinskyError } from './errors.js'
-import { repositoryOf } from './hub/api.js'
 import { explain } from './hub/cache.js'
 import { withLock } from './hub/download.js'
+import { nameOf, type Origin, parseOrigin, priorOf, stage, withoutSecrets } from './hub/origin.js'
 import { exists } from './hub/paths.js'
 import { checkModelName, modelsFolder, pulledModel, workFolder } from './hub/pulled.js'
-import { connectedPrior, HUB_ID, licenseOf } from './hub/resolve.js'
-import { type StagedFile, type Staging, stageRepository, stageUrl } from './hub/staging.js'
+import { licenseOf } from './hub/resolve.js'
+import type { StagedFile, Staging } from './hub/staging.js'
 import { binding, type ConfigValue, type TensorSource, type WeightType } from './native.js'
 import { cancellable } from './networks/cancellable.js'
 import { checkThreads } from './networks/devices.js'
@@ -71,9 +71,6 @@ const OTHER_FOLDER = 'choose another place with KANDINSKY_MODELS'
 /** The metadata key of what was asked for. */
 const REQUEST = 'kandinsky.pull'
 
-/** Where a model is to be had. */
-type Origin = { id: string; revision: string | undefined; file: string | undefined } | { url: string }
-
 /**
  * Downloads a model and keeps it under a name, quantized.
  *
@@ -119,7 +116,7 @@ class Pull {
     if (await exists(this.#path)) return this.#keep()
     await this.#resume()
     const own = await this.#open(origin, 'model', false)
-    const prior = givenPrior ?? (own.model ? undefined : await priorOf(own))
+    const prior = givenPrior ?? (own.model ? undefined : priorOf(own))
     const staged = prior ? [own, await this.#open(prior, 'prior', true)] : [own]
     await this.#remember()
     const plan: PullPlan = {
@@ -189,18 +186,12 @@ class Pull {
   async #open(origin: Origin, part: string, isPrior: boolean): Promise<Staging> {
     const folder = join(this.#work, part)
     await mkdir(folder, { recursive: true })
-    const signal = this.#signal
-    if ('url' in origin) {
-      const staging = await stageUrl(origin.url, folder, signal)
-      const known = this.#versions[part]
-      if (known !== undefined && known !== staging.version) await staging.model!.release([])
-      this.#versions[part] = staging.version
-      return staging
-    }
-    const { id, file } = origin
-    const repo = await repositoryOf(id, { revision: this.#versions[part] ?? origin.revision, signal })
-    const wanted = { id, file, subfolder: undefined, variant: this.options.variant }
-    const staging = await stageRepository(repo, wanted, folder, (name) => this.#isWanted(name, isPrior))
+    const staging = await stage(origin, folder, {
+      ...{ version: this.#versions[part], variant: this.options.variant, signal: this.#signal },
+      isWanted: (file) => this.#isWanted(file, isPrior),
+    })
+    const known = this.#versions[part]
+    if (known !== undefined && known !== staging.version) await staging.model?.release([])
     this.#versions[part] = staging.version
     return staging
   }
@@ -259,7 +250,8 @@ class Pull {
     for (const [i, path] of paths.entries()) {
       const part = join(this.#work, `part-${i}.gguf`)
       const file = download.fileAt(path)
-      const own = tensors.filter((tensor) => tensor.path === path)
+      // What their header was read from has been replaced by the whole file.
+      const own = tensors.filter((tensor) => tensor.path === path).map(({ stamp: _, ...tensor }) => tensor)
       if (await exists(part)) download.skip(file)
       else {
         await download.fetch(file)
@@ -328,57 +320,7 @@ class Downloads {
   }
 }
 
-/** The prior that a decoder names as its own, if it holds none. */
-async function priorOf({ readme, weights }: Staging): Promise<Origin | undefined> {
-  const parts = weights.map(({ path }) => basename(dirname(path)))
-  const id = connectedPrior(readme)
-  if (parts.some((part) => part === 'prior' || part === 'prior_prior') || id === undefined || !HUB_ID.test(id))
-    return undefined
-  return { id, revision: undefined, file: undefined }
-}
-
 function sourceOf(origin: Origin, { readme, weights }: Staging): PullPlan['sources'][number] {
   const id = 'url' in origin ? withoutSecrets(origin.url) : origin.id
   return { id, license: licenseOf(readme), bytes: weights.reduce((sum, { size }) => sum + size, 0) }
-}
-
-/** URLs can carry passwords and keys. */
-function withoutSecrets(text: string): string {
-  const { origin, pathname } = new URL(text)
-  return origin + pathname
-}
-
-function nameOf(origin: Origin): string {
-  if ('url' in origin) return basename(decodeURIComponent(new URL(origin.url).pathname)).replace(/\.gguf$/i, '')
-  return origin.file === undefined ? basename(origin.id) : basename(origin.file).replace(/\.gguf$/i, '')
-}
-
-/** @throws KandinskyError `INVALID_ARGUMENT` */
-function parseOrigin(source: string, revision: string | undefined): Origin {
-  const isUrl = typeof source === 'string' && /^https?:/i.test(source)
-  const fail = () =>
-    invalid(
-      'source',
-      'a hub id ("owner/name"), the URL of a repository, or the URL of a .gguf file',
-      isUrl ? withoutSecrets(source) : source,
-    )
-  if (!isUrl) {
-    const [, id = '', file] = /^(?:hf:)?([^:]*)(?::(.+))?$/.exec(String(source)) ?? []
-    if (!HUB_ID.test(id) || /--|\.\./.test(id)) throw fail()
-    return { id, revision, file }
-  }
-  if (!URL.canParse(source)) throw invalid('source', 'a valid URL', '(a URL)')
-  const { host, pathname } = new URL(source)
-  const hubs = ['huggingface.co', 'hf.co', process.env.HF_ENDPOINT && new URL(process.env.HF_ENDPOINT).host]
-  const [owner, name, kind, branch, ...path] = decodeURIComponent(pathname).split('/').filter(Boolean)
-  const id = `${owner}/${name}`
-  const isRepository = kind === undefined || ['tree', 'blob', 'resolve'].includes(kind)
-  if (hubs.includes(host) && isRepository && HUB_ID.test(id))
-    return {
-      id,
-      revision: revision ?? branch,
-      file: kind === undefined || kind === 'tree' ? undefined : path.join('/'),
-    }
-  if (!/\.gguf$/i.test(pathname)) throw fail()
-  return { url: source }
 }

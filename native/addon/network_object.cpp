@@ -159,6 +159,7 @@ class LoadJob : public Job {
     options_.threads = static_cast<int>(job["threads"].integer(0, 1024));
     if (const Argument packing = job["packing"]; !packing.is_missing()) options_.packing = to_packing(packing.text());
     if (const Argument tiling = job["tiling"]; !tiling.is_missing()) options_.tiling = to_tiling(tiling.text());
+    if (const Argument dry_run = job["dryRun"]; !dry_run.is_missing()) options_.dry_run = dry_run.boolean();
     cancel = CancelFlag::token_of(job["cancel"]);
     if (const Argument callback = argument(info, 1, "onProgress"); !callback.is_missing())
       on_progress = Napi::Persistent(callback.function());

@@ -71,6 +71,22 @@ void WeightStore::load(Device& device, const std::atomic<bool>* cancel,
   read_rest(device, files, cancel, progress);
 }
 
+void WeightStore::pretend(Device& device) {
+  uint64_t size = 0;
+  for (const auto& [name, weight] : weights_) {
+    if (weight.tensor) size += (ggml_nbytes(weight.tensor) + map_alignment - 1) / map_alignment * map_alignment;
+  }
+  std::byte* base = reinterpret_cast<std::byte*>(uintptr_t{1} << 20);  // anything but null, which would mean "allocate"
+  ggml_backend_buffer_ptr buffer(ggml_backend_dev_buffer_from_host_ptr(device.handle(), base, size, size));
+  if (!buffer) fail(ErrorCode::out_of_memory, "{}: no memory for {} tensors", component_, weights_.size());
+  for (auto& [name, weight] : weights_) {
+    if (!weight.tensor) continue;
+    ggml_backend_tensor_alloc(buffer.get(), weight.tensor, base);
+    base += (ggml_nbytes(weight.tensor) + map_alignment - 1) / map_alignment * map_alignment;
+  }
+  buffers_.push_back(std::move(buffer));
+}
+
 void WeightStore::drop_pages(const ggml_tensor* weight) const {
   const auto found = weights_.find(ggml_get_name(weight));
   if (found == weights_.end() || !found->second.is_mapped) return;

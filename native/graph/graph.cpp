@@ -109,7 +109,7 @@ void Graph::tap(const std::string& name, ggml_tensor* tensor, int rank) {
   if (taps_.erase(name)) output(name, tensor, rank);
 }
 
-void Graph::finish() {
+std::vector<Graph::Part*> Graph::make_parts() {
   if (!taps_.empty()) {
     fail(ErrorCode::invalid_argument, "Expected the name of one of the network's modules for taps but received \"{}\"", taps_.begin()->c_str());
   }
@@ -120,6 +120,27 @@ void Graph::finish() {
     part->allocator.reset(ggml_gallocr_new(ggml_backend_get_default_buffer_type(device_.backend())));
     parts.push_back(part);
   }
+  return parts;
+}
+
+void Graph::measure() {
+  const std::vector<Part*> parts = make_parts();
+  allocate_leaves();  // small beside the nodes
+  compute_bytes_ += bytes_of(parts) + ops_->scratch_bytes();
+}
+
+HostTensors Graph::blank_results() const {
+  HostTensors results;
+  for (const auto& [name, output] : outputs_) {
+    HostTensor& result = results[name];
+    result.shape = output.shape;
+    result.f32.resize(element_count(output.shape));
+  }
+  return results;
+}
+
+void Graph::finish() {
+  const std::vector<Part*> parts = make_parts();
   expect_memory(parts);
   allocate_leaves();
   for (Part* part : parts) allocate_nodes(*part);
@@ -140,15 +161,21 @@ void Graph::check_nodes(const Part& part) const {
   }
 }
 
+/// Of nodes, and of the leaves, as long as these have no memory of their own.
+uint64_t Graph::bytes_of(const std::vector<Part*>& parts) const {
+  uint64_t bytes = 0;
+  for (const Part* part : parts) {
+    size_t size = 0;
+    ggml_gallocr_reserve_n_size(part->allocator.get(), part->graph, nullptr, nullptr, &size);
+    bytes += size;
+  }
+  return bytes;
+}
+
 /// Before anything is allocated: some systems promise any amount of memory and end the process when it is used.
 void Graph::expect_memory(const std::vector<Part*>& parts) const {
   const size_t weights = ops_->unpacked_bytes();
-  size_t needed = weights + ops_->scratch_bytes(), free = 0, total = 0;
-  for (const Part* part : parts) {
-    size_t bytes = 0;  // with the leaves, which have no memory yet
-    ggml_gallocr_reserve_n_size(part->allocator.get(), part->graph, nullptr, nullptr, &bytes);
-    needed += bytes;
-  }
+  size_t needed = weights + ops_->scratch_bytes() + bytes_of(parts), free = 0, total = 0;
   // CUDA's operations take memory of their own while they compute, and ggml ends the process where there is none.
   if (!device_.is_cpu()) needed += needed / 4 + (256 << 20);
   device_memory(device_.handle(), &free, &total);

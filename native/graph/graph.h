@@ -62,6 +62,10 @@ class Graph {
   /// Allocates. Throws out_of_memory, invalid_argument for a tap that does not exist, internal for an operation that
   /// the device lacks.
   void finish();
+  /// Instead of finish(): allocates no nodes, and only tells what they would take, in compute_bytes().
+  void measure();
+  /// Results of the right shapes, all zero.
+  HostTensors blank_results() const;
   /// Throws aborted, out_of_memory.
   HostTensors run(const HostTensors& inputs, const std::atomic<bool>* cancel);
   uint64_t compute_bytes() const { return compute_bytes_; }
@@ -82,6 +86,8 @@ class Graph {
 
   ggml_context* new_context(size_t bytes);
   ggml_tensor* new_leaf(const std::string& name, ggml_type type, const std::vector<int64_t>& ne);
+  std::vector<Part*> make_parts();
+  uint64_t bytes_of(const std::vector<Part*>& parts) const;
   void check_nodes(const Part& part) const;
   void expect_memory(const std::vector<Part*>& parts) const;
   void allocate_leaves();

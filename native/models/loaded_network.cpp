@@ -46,8 +46,16 @@ class LoadedNetwork : public Network {
       : component_(config.component()),
         device_(options.device, options.threads),
         tiling_(options.tiling),
+        dry_run_(options.dry_run),
         weights_(config.component(), sources),
         model_(factory(config, weights_.root())) {
+    if (dry_run_) {
+      if (!device_.is_cpu() || options.packing == Packing::fast) {
+        fail(ErrorCode::invalid_argument, "Expected a CPU and the packing compact for a dry run");
+      }
+      weights_.pretend(device_);
+      return;
+    }
     weights_.load(device_, options.cancel, options.progress);
     if (options.packing == Packing::fast) pack();
     weights_.check_files();
@@ -96,7 +104,8 @@ class LoadedNetwork : public Network {
 
   HostTensors run_graph(const std::string& method, const HostTensors& inputs, const RunOptions& options, bool tiled) {
     try {
-      HostTensors results = graph_for(method, inputs, options.taps, tiled).run(inputs, options.cancel);
+      Graph& graph = graph_for(method, inputs, options.taps, tiled);
+      HostTensors results = dry_run_ ? graph.blank_results() : graph.run(inputs, options.cancel);
       finish_run();
       weights_.check_files();
       return results;
@@ -140,7 +149,7 @@ class LoadedNetwork : public Network {
     auto ops = kernels() ? make_kernel_ops(*kernels(), device_, packed_.get()) : make_composed_ops();
     auto graph = std::make_unique<Graph>(device_, inputs, taps, max_nodes, std::move(ops));
     tiled ? model_->build_tiled(method, *graph) : model_->build(method, *graph);
-    graph->finish();
+    dry_run_ ? graph->measure() : graph->finish();
     return graph;
   }
 
@@ -153,6 +162,7 @@ class LoadedNetwork : public Network {
   std::string component_;
   Device device_;
   Tiling tiling_;
+  bool dry_run_;
   WeightStore weights_;
   std::unique_ptr<PackedWeights> packed_;
   std::unique_ptr<Model> model_;

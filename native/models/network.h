@@ -49,6 +49,9 @@ struct LoadOptions {
   int threads = 0;             // 0: one per physical core
   Packing packing = Packing::compact;
   Tiling tiling = Tiling::automatic;
+  /// Reads no weights and computes nothing: runs give zeros, and the bytes are those that would be. CPU only; not tiled
+  /// unless always.
+  bool dry_run = false;
   const std::atomic<bool>* cancel = nullptr;
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes; called on the loading thread
 };

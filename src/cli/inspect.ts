@@ -2,9 +2,8 @@ import { stat } from 'node:fs/promises'
 import { extname } from 'node:path'
 import { fileKind, SourceFile } from '../checkpoint/formats/file.js'
 import { openCheckpoint } from '../checkpoint/open.js'
-import { KandinskyError } from '../errors.js'
 import { isPackaged } from '../hub/packaged.js'
-import { findModel } from '../hub/resolve.js'
+import { findModel, unknownModel } from '../hub/resolve.js'
 import { imageFormats, inspectImage } from '../images/image.js'
 import { demoConcepts } from './demo.js'
 import { type CliOption, type Invocation, shared, UsageError } from './options.js'
@@ -23,11 +22,7 @@ export async function run({ values, positionals, json }: Invocation): Promise<vo
   if (source === undefined || more.length > 0) throw new UsageError('expected one file or folder')
   if (/^(https?|data):/i.test(source)) return showPicture(source, json)
   const path = await findModel(source)
-  if (path === undefined)
-    throw new KandinskyError(
-      'FILE_NOT_FOUND',
-      `${source} does not exist here, as a file, a folder or a model that was pulled ("kandinsky list")`,
-    )
+  if (path === undefined) throw unknownModel(source)
   if (await isPicture(path)) return showPicture(source, json)
   const checkpoint = await openCheckpoint(path)
   const names = await checkpoint.components()

@@ -7,6 +7,7 @@ import { completionOf } from './completion.js'
 import * as convert from './convert.js'
 import * as devices from './devices.js'
 import * as doctor from './doctor.js'
+import * as estimate from './estimate.js'
 import * as generate from './generate.js'
 import * as inspect from './inspect.js'
 import * as list from './list.js'
@@ -15,7 +16,7 @@ import * as pull from './pull.js'
 import * as rm from './rm.js'
 import { columnsOf, table, wrap } from './terminal.js'
 
-const named: Record<string, Command> = { generate, pull, list, rm, convert, inspect, devices, doctor }
+const named: Record<string, Command> = { generate, pull, list, rm, estimate, convert, inspect, devices, doctor }
 const commands: Record<string, Command> = { ...named, completion: completionOf(named) }
 
 function help(): string {

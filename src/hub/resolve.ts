@@ -33,12 +33,7 @@ export async function resolveSource(source: string, options: HubOptions = {}): P
   if (here !== undefined) return { path: here }
   const [, prefix, id = '', file] = /^(hf:)?([^:]*)(?::(.+))?$/.exec(source) ?? []
   const isId = HUB_ID.test(id) && !/--|\.\./.test(id) && (prefix || file || !/\.(gguf|safetensors|bin|ckpt)$/i.test(id))
-  if (!isId)
-    throw new KandinskyError(
-      'FILE_NOT_FOUND',
-      `${localPath(source)} does not exist, and ${JSON.stringify(source)} is no hub id ("owner/name")` +
-        (pulledModel(source) ? ' and no model that was pulled ("kandinsky list")' : ''),
-    )
+  if (!isId) throw unknownModel(source)
   const { subfolder, variant, onProgress } = options
   if (subfolder !== undefined && !isSafePath(subfolder)) throw invalid('subfolder', 'a folder of the source', subfolder)
   const repo = await repositoryOf(id, options)
@@ -54,6 +49,16 @@ export async function findModel(source: string): Promise<string | undefined> {
   for (const path of [packagedModel(source) ?? localPath(source), pulledModel(source)])
     if (path !== undefined && (await exists(path))) return path
   return undefined
+}
+
+/** For what is neither here nor the name of something elsewhere. */
+export function unknownModel(source: string): KandinskyError {
+  const name = JSON.stringify(source)
+  const pulled = pulledModel(source) ? ' and no model that was pulled ("kandinsky list")' : ''
+  return new KandinskyError(
+    'FILE_NOT_FOUND',
+    `${localPath(source)} does not exist, and ${name} is no hub id ("owner/name")${pulled}`,
+  )
 }
 
 /**

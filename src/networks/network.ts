@@ -38,6 +38,22 @@ export interface NetworkOptions {
    * without MoVQ do not take this option
    */
   tiling?: Tiling | undefined
+  /**
+   * Loads no weights and computes nothing: networks give zeros, after having told what the call would take. For
+   * estimates, on the CPU. Not tiled unless `tiling` is `always`
+   */
+  dryRun?: ((usage: NetworkUsage) => void) | undefined
+}
+
+/** The memory of one call of a network, in bytes. */
+export interface NetworkUsage {
+  /** as the pipeline calls it, e.g. "unet" */
+  name: string
+  className: string
+  /** of the weights in the types that they have in memory */
+  weights: number
+  /** of the activations of the largest call so far */
+  compute: number
 }
 
 export const networkOptionNames = Object.keys({
@@ -46,6 +62,7 @@ export const networkOptionNames = Object.keys({
   threads: true,
   packing: true,
   tiling: true,
+  dryRun: true,
 } satisfies Record<keyof NetworkOptions, true>)
 
 export interface LoadOptions {
@@ -86,6 +103,7 @@ export class Network<Class extends NetworkClass = NetworkClass> {
   readonly #component: Component
   readonly #weights: WeightType | undefined
   readonly #settings: { threads: number; packing: Packing; tiling: Tiling }
+  readonly #dryRun: NetworkOptions['dryRun']
   readonly #group: NetworkGroup
   #network: NativeNetwork | undefined
   #disposed = false
@@ -104,6 +122,7 @@ export class Network<Class extends NetworkClass = NetworkClass> {
     this.#component = component
     this.#weights = weights
     this.#settings = settings
+    this.#dryRun = options.dryRun
     this.#group = options.group ?? new NetworkGroup()
   }
 
@@ -137,6 +156,7 @@ export class Network<Class extends NetworkClass = NetworkClass> {
       const network = await this.#ready({ signal })
       const given = inputs as Record<string, NativeTensor>
       const outputs = await cancellable(signal, (cancel) => network.run(method, given, { cancel, taps }))
+      if (this.#dryRun) this.#dryRun({ name: this.name, className: this.className, ...network.memory() })
       signal?.throwIfAborted() // it may have come too late to stop the network
       return Object.fromEntries(
         Object.entries(outputs).map(([name, { data, shape }]) => [name, new Tensor(data, shape)]),
@@ -176,6 +196,7 @@ export class Network<Class extends NetworkClass = NetworkClass> {
       tensors: tensorSources(this.#component, this.#weights),
       device: this.device,
       ...this.#settings,
+      dryRun: this.#dryRun !== undefined,
     }
     const network = await cancellable(signal, (cancel) => binding().loadNetwork({ ...job, cancel }, onProgress))
     this.#network = network

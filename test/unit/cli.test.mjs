@@ -274,7 +274,7 @@ test('inspect tells what any picture is, and packaged models by their names', ()
   assert.match(kandinsky('inspect', 'demo').stdout, /^unet /m)
   const missing = kandinsky('inspect', 'nothing')
   assert.equal(missing.status, 1)
-  assert.match(missing.stderr, /nothing does not exist here, as a file, a folder or a model that was pulled/)
+  assert.match(missing.stderr, /nothing does not exist, and "nothing" is no hub id .* and no model that was pulled/)
 })
 
 test('Ctrl-C stops at the next step with 130 and leaves no file', async () => {

@@ -84,7 +84,8 @@ export async function openPrior(
   return requireSide(await openSource(connected, elsewhere), 'prior')
 }
 
-async function findPrior(decoder: Checkpoint): Promise<string | undefined> {
+/** What a decoder's model card names as its prior, as a folder beside it where there is one. */
+export async function findPrior(decoder: Checkpoint): Promise<string | undefined> {
   const id = connectedPrior((await decoder.text('README.md')) ?? '')
   if (id === undefined) return undefined
   const beside = path.join(path.dirname(decoder.source), path.basename(id))
