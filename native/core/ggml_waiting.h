@@ -13,7 +13,11 @@
 #ifndef KANDINSKY_GGML_WAITING_H
 #define KANDINSKY_GGML_WAITING_H
 
+#ifdef _WIN32
+__declspec(dllimport) int __stdcall SwitchToThread(void);  // as windows.h declares it
+#else
 #include <sched.h>
+#endif
 
 static inline void kandinsky_wait(void) {
   static __thread unsigned looks;
@@ -22,7 +26,12 @@ static inline void kandinsky_wait(void) {
 #elif defined(__aarch64__)
   __asm__ volatile("yield" ::: "memory");
 #endif
-  if (++looks % 100 == 0) sched_yield();
+  if (++looks % 100 != 0) return;
+#ifdef _WIN32
+  SwitchToThread();
+#else
+  sched_yield();
+#endif
 }
 
 #define ggml_thread_cpu_relax(argument) KANDINSKY_RELAX_##argument

@@ -58,7 +58,7 @@ function startChild(settings: { env: NodeJS.ProcessEnv; execArgv: string[] }): W
     hold(wanted) {
       const change = wanted ? 'ref' : 'unref'
       child[change]()
-      child.channel?.[change]()
+      child.channel?.[change]?.() // Bun has none
     },
     kill: () => void child.kill('SIGKILL'),
   }
