@@ -1,5 +1,5 @@
-# An addon that imports Node-API from node.exe by name does not load in Electron, Bun or Deno. Here each function's import
-# slot, which the compiler calls through, is a variable that is filled from the program of the process, whatever its name.
+# An addon that imports Node-API from node.exe by name does not load in Electron, Bun or Deno. Here each function jumps to
+# the one of that name in the program of the process, whatever that is called.
 #
 # write_node_api(<source> <directory of the .def files of node-api-headers>)
 function(write_node_api source definitions)
@@ -14,9 +14,11 @@ function(write_node_api source definitions)
   file(GENERATE OUTPUT "${source}" CONTENT "#include <windows.h>
 #define FUNCTIONS(F) \\
 ${names}
-#define SLOT(name) FARPROC __imp_##name;
-#define FILL(name) __imp_##name = GetProcAddress(program, #name);
+#define SLOT(name) FARPROC kandinsky_##name;
+#define JUMP(name) __attribute__((naked)) void name(void) { __asm__(\"jmpq *kandinsky_\" #name \"(%rip)\"); }
+#define FILL(name) kandinsky_##name = GetProcAddress(program, #name);
 FUNCTIONS(SLOT)
+FUNCTIONS(JUMP)
 __attribute__((constructor)) static void fill_slots(void) {
   const HMODULE program = GetModuleHandleW(NULL);
   FUNCTIONS(FILL)
