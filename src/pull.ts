@@ -91,7 +91,7 @@ export async function pull(source: string, options: PullOptions = {}): Promise<P
       new Pull(name, request, options).run(origin, prior),
     )
   } catch (error) {
-    throw explain(error, folder, OTHER_FOLDER)
+    throw explain(error, folder, 'folder of models', OTHER_FOLDER)
   }
 }
 

@@ -11,7 +11,7 @@ import {
   weightType,
   weightTypeOption,
 } from './options.js'
-import { formatBytes, ProgressBar } from './terminal.js'
+import { formatBytes, formatShare, ProgressBar } from './terminal.js'
 
 export const summary = 'write a checkpoint as one self-contained, optionally quantized .gguf file'
 export const usage = 'Usage: kandinsky convert <source> <out.gguf> [--type q8_0] [--prior <source>] [--rule regex=type]'
@@ -60,7 +60,7 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
     variant: textOption(values, 'variant'),
     threads: numberOption(values, 'threads'),
     signal,
-    onProgress: ({ done, total }) => bar.update('converting', done, total, formatBytes(done)),
+    onProgress: ({ done, total }) => bar.update('converting', done, total, formatShare(done, total)),
   })
   bar.end()
   for (const note of result.notes) bar.note(`note: ${note}`)

@@ -25,7 +25,7 @@ import {
 import { Outputs } from './outputs.js'
 import { expectPicture, prepareOutput } from './plan.js'
 import { expectNoPrompt, readPrompts } from './prompts.js'
-import { formatBytes, formatDuration, ProgressBar } from './terminal.js'
+import { formatDuration, formatShare, ProgressBar } from './terminal.js'
 
 export const summary = 'make pictures from texts and pictures'
 export const usage = `Usage: kandinsky generate "a red apple" [-m <model>] [-o out.png] [options]
@@ -198,12 +198,7 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
     threads: numberOption(values, 'threads', positive),
     signal,
     onProgress: ({ type, name, done, total }) =>
-      bar.update(
-        type === 'load' ? `load ${name}` : 'download',
-        done,
-        total,
-        `${formatBytes(done)} of ${formatBytes(total)}`,
-      ),
+      bar.update(type === 'load' ? `load ${name}` : 'download', done, total, formatShare(done, total)),
   }
   const depthModel = textOption(values, 'depth-model')
   if (depthModel !== undefined) inputs.hint = await estimateDepth(inputs.hint, depthModel, loading)

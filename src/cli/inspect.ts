@@ -7,7 +7,7 @@ import { findModel, unknownModel } from '../hub/resolve.js'
 import { imageFormats, inspectImage } from '../images/image.js'
 import { demoConcepts } from './demo.js'
 import { type CliOption, type Invocation, shared, UsageError } from './options.js'
-import { columnsOf, formatBytes, wrap } from './terminal.js'
+import { columnsOf, formatBytes, table, wrap } from './terminal.js'
 
 export const summary = 'show what a checkpoint holds, or how a picture was made'
 export const usage = 'Usage: kandinsky inspect <model.gguf | folder | name | picture.png> [--tensors] [--json]'
@@ -41,18 +41,19 @@ export async function run({ values, positionals, json }: Invocation): Promise<vo
     )
     return
   }
-  for (const { name, className, tensors } of components) {
+  const columns = columnsOf(process.stdout)
+  const rows = components.map(({ name, className, tensors }) => {
     const { parameters, bytes, types } = summarize(tensors)
     const mix = Object.entries(types).map(([type, count]) => `${count} ${type}`)
-    console.log(
-      `${name.padEnd(14)} ${className}, ${(parameters / 1e6).toFixed(1)} M parameters, ${formatBytes(bytes)} (${mix.join(', ')})`,
-    )
-    if (values.tensors)
-      for (const tensor of tensors) console.log(`  ${tensor.name} ${tensor.type} [${tensor.shape.join(', ')}]`)
-  }
+    const size = `${(parameters / 1e6).toFixed(1)} M parameters, ${formatBytes(bytes)}`
+    const list = values.tensors ? tensors.map((one) => `\n  ${one.name} ${one.type} [${one.shape.join(', ')}]`) : []
+    return [name, `${className}, ${size} (${mix.join(', ')})`, list.join('')] as const
+  })
+  const width = Math.max(...rows.map(([name]) => name.length))
+  for (const [name, text, list] of rows) console.log(table([[name.padEnd(width), text]], columns) + list)
   if (!isPackaged(source)) return
   const concepts = demoConcepts()
-  console.log(wrap(`It draws ${concepts.length} things: ${concepts.join(', ')}.`, columnsOf(process.stdout)))
+  console.log(wrap(`It draws ${concepts.length} things: ${concepts.join(', ')}.`, columns))
 }
 
 /** What is called a picture, or is no model by its content. */

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // The command `kandinsky`. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (a signal stops cleanly).
 import { parseArgs } from 'node:util'
-import { KandinskyError } from '../errors.js'
+import { KandinskyError, suggestion } from '../errors.js'
 import { version } from '../version.js'
 import { completionOf } from './completion.js'
 import * as convert from './convert.js'
@@ -14,7 +14,7 @@ import * as list from './list.js'
 import { type Command, type Invocation, optionHelp, UsageError, withFlags } from './options.js'
 import * as pull from './pull.js'
 import * as rm from './rm.js'
-import { columnsOf, table, wrap } from './terminal.js'
+import { columnsOf, fitted, table, wrap } from './terminal.js'
 
 const named: Record<string, Command> = { generate, pull, list, rm, estimate, convert, inspect, devices, doctor }
 const commands: Record<string, Command> = { ...named, completion: completionOf(named) }
@@ -42,11 +42,13 @@ async function main(): Promise<number> {
     return 0
   }
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined
-  if (!command) throw new UsageError(`unknown command ${name}: expected one of ${Object.keys(commands).join(', ')}`)
+  if (!command) throw new UsageError(`unknown command ${name}${suggestion(name, Object.keys(commands))}`)
   const { values, positionals } = parse(command, rest)
   if (values.help) {
     const columns = columnsOf(process.stdout)
-    console.log(`${command.usage}\n\n${command.summary}\n\nOptions:\n${optionHelp(command.options, columns)}`)
+    console.log(
+      `${fitted(command.usage, process.stdout)}\n\n${command.summary}\n\nOptions:\n${optionHelp(command.options, columns)}`,
+    )
     return 0
   }
 
@@ -92,15 +94,26 @@ function parse(command: Command, args: string[]) {
     const { values, positionals } = parseArgs({ args: joinNegative(args), options, allowPositionals: true })
     return { values: values as Invocation['values'], positionals }
   } catch (error) {
-    throw new UsageError((error as Error).message)
+    throw new UsageError(explainArguments(error as NodeJS.ErrnoException, command))
   }
 }
 
+/** Node explains at length how to write texts that begin with a dash, where most often a flag is misspelled. */
+function explainArguments({ code, message }: NodeJS.ErrnoException, { options }: Command): string {
+  const flag = /^Unknown option '(--?[^'=]*)/.exec(message)?.[1]
+  if (code !== 'ERR_PARSE_ARGS_UNKNOWN_OPTION' || flag === undefined) return message
+  return `Unknown option '${flag}'${suggestion(
+    flag,
+    [...Object.keys(options), 'help'].map((name) => `--${name}`),
+  )}`
+}
+
 // Who read the output has had enough (`| head -1`): nobody is left to tell.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0)
-  throw error
+process.stdout.on('error', ({ code, message }: NodeJS.ErrnoException) => {
+  if (code !== 'EPIPE') console.error(`kandinsky: standard output cannot be written: ${message}`)
+  process.exit(code === 'EPIPE' ? 0 : 1)
 })
+process.stderr.on('error', () => {}) // what cannot be told there can be told nowhere
 
 main().then(
   (code) => {
@@ -110,14 +123,19 @@ main().then(
     const json = process.argv.includes('--json')
     const { code, text, exit } = explain(error)
     if (json) console.log(JSON.stringify({ type: 'error', code, message: text }))
-    else console.error(`kandinsky: ${text}`)
+    else console.error(fitted(`kandinsky: ${text}`, process.stderr))
     process.exitCode = exit
   },
 )
 
+function helpCommand(): string {
+  const name = process.argv[2] ?? ''
+  return Object.hasOwn(commands, name) ? `kandinsky ${name} --help` : 'kandinsky --help'
+}
+
 function explain(error: unknown): { code: string; text: string; exit: number } {
   if (error instanceof Interrupted) return { code: 'INTERRUPTED', text: 'interrupted', exit: 130 }
-  if (error instanceof UsageError) return { code: 'USAGE', text: `${error.message}\nTry: kandinsky --help`, exit: 2 }
+  if (error instanceof UsageError) return { code: 'USAGE', text: `${error.message}\nTry: ${helpCommand()}`, exit: 2 }
   if (error instanceof KandinskyError) {
     const flags = commands[process.argv[2] ?? '']?.options ?? {}
     const text = error.code === 'INVALID_ARGUMENT' ? withFlags(error.message, flags) : error.message

@@ -16,9 +16,11 @@ export async function prepareOutput(flag: string, file: string): Promise<void> {
     await mkdir(folder, { recursive: true })
     await access(folder, constants.W_OK)
   } catch (error) {
-    throw new KandinskyError('BAD_FILE', `--${flag} ${file} could not be written: ${(error as Error).message}`, {
-      cause: error,
-    })
+    throw new KandinskyError(
+      'BAD_FILE',
+      `--${flag} ${file} could not be written: ${(error as Error).message}; choose another place with --${flag}`,
+      { cause: error },
+    )
   }
 }
 

@@ -8,7 +8,7 @@ import {
   UsageError,
   weightTypeOption,
 } from './options.js'
-import { formatBytes, ProgressBar } from './terminal.js'
+import { formatBytes, formatShare, ProgressBar } from './terminal.js'
 
 export const summary = 'download a model and keep it, quantized, under a name'
 export const usage = `Usage: kandinsky pull <owner/name | URL> [--type q8_0] [--prior <owner/name>] [--name <name>]
@@ -60,7 +60,7 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
       planned = true
     },
     onProgress: ({ stage, done, total }) => {
-      bar.update(stage, done, total, `${formatBytes(done)} of ${formatBytes(total)}`)
+      bar.update(stage, done, total, formatShare(done, total))
       const now = Math.floor((100 * done) / total)
       if (json && now !== percent) emit({ type: 'progress', stage, done, total })
       percent = now

@@ -29,7 +29,7 @@ export class ProgressBar {
   /** What is worth knowing, on a line of its own. */
   note(text: string): void {
     this.end()
-    if (!this.#silent) console.error(text)
+    if (!this.#silent) console.error(fitted(text, process.stderr))
   }
 
   /** Leaves the finished bar standing. */
@@ -63,6 +63,15 @@ export function formatBytes(bytes: number): string {
   return `${bytes} B`
 }
 
+/** What is there of how much: `1.2/3.3 GB`. */
+export function formatShare(done: number, total: number): string {
+  const whole = formatBytes(total)
+  const [, unit] = whole.split(' ')
+  const size = { GB: 1e9, MB: 1e6, kB: 1e3 }[unit!] ?? 1
+  const digits = /\.(\d+)/.exec(whole)?.[1]?.length ?? 0
+  return `${(done / size).toFixed(digits)}/${whole}`
+}
+
 export function formatDuration(ms: number): string {
   const seconds = Math.round(ms / 1000)
   if (seconds < 60) return `${seconds} s`
@@ -79,9 +88,21 @@ export function columnsOf(stream: { columns?: number }): number {
 /** Two columns, the second wrapped; where little room is left for it, below the first. */
 export function table(rows: readonly (readonly [string, string])[], columns: number): string {
   const left = Math.max(...rows.map(([name]) => name.length)) + 2
-  if (columns - left >= 40) return rows.map(([name, text]) => name.padEnd(left) + wrap(text, columns, left)).join('\n')
+  if (columns - left >= 22) return rows.map(([name, text]) => name.padEnd(left) + wrap(text, columns, left)).join('\n')
   const indent = 10
   return rows.map(([name, text]) => `${name}\n${' '.repeat(indent)}${wrap(text, columns, indent)}`).join('\n')
+}
+
+/** A text as it is, or on a terminal broken between words: terminals break within them. */
+export function fitted(text: string, { isTTY, columns }: { isTTY?: boolean; columns?: number }): string {
+  if (!isTTY || !columns) return text
+  return text
+    .split('\n')
+    .map((line) => {
+      const [space = ''] = /^ */.exec(line)!
+      return space + wrap(line.slice(space.length), columns, space.length)
+    })
+    .join('\n')
 }
 
 /** Breaks a text between words into lines of a width, all but the first indented. A longer word keeps its line. */

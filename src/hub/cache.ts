@@ -148,9 +148,9 @@ async function writeRef(path: string, commit: string): Promise<void> {
 const OTHER_CACHE = 'choose another place with cacheDir or HF_HOME'
 
 /** Gives errors of the operating system, such as a full disk, their KandinskyError. */
-export function explain(error: unknown, folder: string, advice = OTHER_CACHE): unknown {
+export function explain(error: unknown, folder: string, name = 'cache', advice = OTHER_CACHE): unknown {
   const { code, syscall } = error as NodeJS.ErrnoException
   if (error instanceof KandinskyError || code === undefined || syscall === undefined) return error
-  const what = code === 'ENOSPC' || code === 'EDQUOT' ? 'The disk is full' : `The cache cannot be written (${code})`
+  const what = code === 'ENOSPC' || code === 'EDQUOT' ? 'The disk is full' : `The ${name} cannot be written (${code})`
   return new KandinskyError('BAD_FILE', `${what}: ${folder}; ${advice}`, { cause: error })
 }

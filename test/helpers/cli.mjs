@@ -17,7 +17,7 @@ export const small = [
  */
 export function kandinskyIn(folder, args, options = {}) {
   const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], { cwd: folder, ...options })
-  const text = stdout.toString('utf8')
+  const text = stdout?.toString('utf8')
   return {
     ...{ status, bytes: stdout, stdout: text, stderr: stderr.toString('utf8') },
     lines: () =>

@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { optionHelp } from '../../dist/cli/options.js'
-import { progressLine, table, wrap } from '../../dist/cli/terminal.js'
+import { fitted, formatShare, progressLine, table, wrap } from '../../dist/cli/terminal.js'
 import { checkpoint, fixtures } from '../helpers/cases.mjs'
 import { kandinskyIn, main, small } from '../helpers/cli.mjs'
 
@@ -100,6 +100,29 @@ test('a reader that has had enough ends the command quietly', async () => {
   rmSync(path.join(folder, 'pipe.png'), { force: true })
 })
 
+test('texts fit a terminal, and stay as they are elsewhere', () => {
+  const text = 'kandinsky: a message of several words\n  and a second line that is indented'
+  assert.equal(fitted(text, {}), text)
+  const lines = fitted(text, { isTTY: true, columns: 20 }).split('\n')
+  assert.deepEqual(lines, ['kandinsky: a', 'message of several', 'words', '  and a second line', '  that is indented'])
+})
+
+test('what is there of how much has one unit', () => {
+  assert.equal(formatShare(1_234_000_000, 3_300_000_000), '1.2/3.3 GB')
+  assert.equal(formatShare(500, 627_000), '1/627 kB')
+  assert.equal(formatShare(0, 12), '0/12 B')
+})
+
+test('misspelled commands and flags are guessed', () => {
+  assert.match(
+    kandinsky('geneate', 'a').stderr,
+    /unknown command geneate: did you mean generate\?\nTry: kandinsky --help/,
+  )
+  const { status, stderr } = kandinsky('generate', 'a', '--sed=4')
+  assert.equal(status, 2)
+  assert.match(stderr, /Unknown option '--sed': did you mean --seed\?\nTry: kandinsky generate --help/)
+})
+
 test('a progress line fits the terminal', () => {
   for (const columns of [200, 80, 62, 40, 20, 5, 1]) {
     const line = progressLine('decoder', 0.5, '50/100, 12:30 min left', columns)
@@ -115,7 +138,7 @@ test('help fits the terminal: in narrow ones descriptions stand below the names'
   }
   for (const columns of [100, 80, 62, 40, 30])
     for (const line of optionHelp(rows, columns).split('\n')) assert.ok(line.length < columns, `${columns}: ${line}`)
-  assert.match(optionHelp(rows, 40), /^ {6}--steps N\n {10}a text of several words that\n {10}is longer/)
+  assert.match(optionHelp(rows, 36), /^ {6}--steps N\n {10}a text of several words\n {10}that is longer/)
   assert.equal(
     table(
       [
@@ -130,6 +153,16 @@ test('help fits the terminal: in narrow ones descriptions stand below the names'
     wrap('a https://example.com/longer-than-a-line b', 12, 1),
     'a\n https://example.com/longer-than-a-line\n b',
   )
+})
+
+test('output that cannot be written ends with 1 and a line', { skip: !existsSync('/dev/full') }, () => {
+  for (const args of [['devices'], ['generate', 'a', ...small, '-q', '-o', '-']]) {
+    const full = openSync('/dev/full', 'w')
+    const { status, stderr } = kandinskyIn(folder, args, { stdio: ['ignore', full, 'pipe'] })
+    closeSync(full)
+    assert.equal(status, 1)
+    assert.match(stderr, /^kandinsky: standard output cannot be written: ENOSPC.*\n$/)
+  }
 })
 
 test('folders of outputs are made', () => {
