@@ -67,6 +67,9 @@ export interface PullResult {
   kept: boolean
 }
 
+/** What repositories are quantized to where nothing is said. */
+export const PULLED_TYPE: WeightType = 'q8_0'
+
 const OTHER_FOLDER = 'choose another place with KANDINSKY_MODELS'
 /** The metadata key of what was asked for. */
 const REQUEST = 'kandinsky.pull'
@@ -131,7 +134,7 @@ class Pull {
       if (!file.path.endsWith('.safetensors') && !(await exists(file.path))) await download.fetch(file)
     const [checkpoint, priorCheckpoint] = await Promise.all(staged.map((each) => this.#checkpoint(each)))
     const whole = priorCheckpoint ? combineCheckpoints(checkpoint!, priorCheckpoint) : checkpoint!
-    const weights = this.options.weights ?? (own.model ? undefined : 'q8_0')
+    const weights = this.options.weights ?? (own.model ? undefined : PULLED_TYPE)
     const conversion = await planConversion(whole, { ...this.options, weights })
     const bytes = conversion.tensors.reduce((sum, { target, shape }) => sum + weightBytes(target, shape), 0)
     this.options.onPlan?.({ ...plan, bytes })

@@ -1,13 +1,11 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import path from 'node:path'
-import { combineCheckpoints, openCheckpoint } from '../checkpoint/open.js'
-import type { Checkpoint } from '../checkpoint/pipeline-files.js'
-import { parseOrigin, stageHeaders } from '../hub/origin.js'
-import { findModel, unknownModel } from '../hub/resolve.js'
+import { combineCheckpoints } from '../checkpoint/open.js'
+import { findModel } from '../hub/resolve.js'
+import type { WeightType } from '../native.js'
 import { listDevices } from '../networks/devices.js'
 import { type Estimate, estimate } from '../pipelines/estimate.js'
 import { findPrior } from '../pipelines/loading/open.js'
+import { PULLED_TYPE } from '../pull.js'
+import { lookAt } from './look.js'
 import {
   type CliOption,
   type Invocation,
@@ -30,7 +28,10 @@ export const options: Record<string, CliOption> = {
     completion: 'model',
     description: 'the same as the model itself',
   },
-  type: { ...shared.type, description: `${shared.type.description.split(' (')[0]} (default: as stored)` },
+  type: {
+    ...shared.type,
+    description: `${shared.type.description.split(' (')[0]} (default: as stored, of a repository ${PULLED_TYPE})`,
+  },
   width: { type: 'string', value: 'W', description: "pixels (default: the model's own)" },
   height: { type: 'string', value: 'H', description: 'the same' },
   count: { type: 'string', api: 'numImagesPerPrompt', value: 'N', description: 'pictures at once (default: 1)' },
@@ -64,38 +65,20 @@ export async function run({ values, positionals, signal, json }: Invocation): Pr
     skip: values.skip as string[] | undefined,
     signal,
   }
-  const folder = await mkdtemp(path.join(tmpdir(), 'kandinsky-estimate-'))
-  try {
-    const result = await estimate(await openWhole(source, values, folder, signal), settings)
-    if (json) console.log(JSON.stringify({ type: 'estimate', source, ...result }))
-    else print(result)
-  } finally {
-    await rm(folder, { recursive: true, force: true })
-  }
+  await lookAt(async (open) => {
+    const from = { variant: textOption(values, 'variant'), signal }
+    const checkpoint = await open(source, { ...from, revision: textOption(values, 'revision') })
+    const decoder = checkpoint.side('prior') ? undefined : checkpoint.side('decoder')
+    const prior = textOption(values, 'prior') ?? (decoder && (await findPrior(decoder)))
+    const whole = prior === undefined ? checkpoint : combineCheckpoints(checkpoint, await open(prior, from))
+    const weights = settings.weights ?? ((await findModel(source)) === undefined ? PULLED_TYPE : undefined)
+    const result = await estimate(whole, { ...settings, weights })
+    if (json) console.log(JSON.stringify({ type: 'estimate', source, weights: weights ?? null, ...result }))
+    else print(result, weights)
+  })
 }
 
-/** The model with its prior; of repositories only texts and headers are fetched. */
-async function openWhole(
-  source: string,
-  values: Invocation['values'],
-  folder: string,
-  signal: AbortSignal,
-): Promise<Checkpoint> {
-  const variant = textOption(values, 'variant')
-  const open = async (from: string, part: string, revision?: string) => {
-    const here = await findModel(from)
-    const inside = path.join(folder, part)
-    if (here === undefined && !from.includes('/')) throw unknownModel(from)
-    if (here === undefined) await stageHeaders(parseOrigin(from, revision), inside, { variant, signal })
-    return openCheckpoint(here ?? inside, { variant })
-  }
-  const checkpoint = await open(source, 'model', textOption(values, 'revision'))
-  const decoder = checkpoint.side('prior') ? undefined : checkpoint.side('decoder')
-  const prior = textOption(values, 'prior') ?? (decoder && (await findPrior(decoder)))
-  return prior === undefined ? checkpoint : combineCheckpoints(checkpoint, await open(prior, 'prior'))
-}
-
-function print({ task, width, height, count, disk, memory }: Estimate): void {
+function print({ task, width, height, count, disk, memory }: Estimate, weights: WeightType | undefined): void {
   const columns = columnsOf(process.stdout)
   const cpu = listDevices().find(({ kind }) => kind === 'cpu')
   const pictures = `${count > 1 ? `${count} pictures` : 'a picture'} of ${width} x ${height}`
@@ -104,7 +87,7 @@ function print({ task, width, height, count, disk, memory }: Estimate): void {
   console.log(
     table(
       [
-        ['disk', `${formatBytes(disk.total)} as one .gguf file`],
+        ['disk', `${formatBytes(disk.total)} as one .gguf file${weights ? ` of ${weights}` : ''}`],
         ...disk.networks.map(({ name, bytes }) => [`  ${name}`, formatBytes(bytes)] as const),
         ['memory', `about ${formatBytes(memory.peak)} for ${pictures}, ${task}${tiles}${free}`],
         ...memory.stages.map(

@@ -1,30 +1,41 @@
 import { stat } from 'node:fs/promises'
 import { extname } from 'node:path'
 import { fileKind, SourceFile } from '../checkpoint/formats/file.js'
-import { openCheckpoint } from '../checkpoint/open.js'
+import type { Checkpoint } from '../checkpoint/pipeline-files.js'
 import { isPackaged } from '../hub/packaged.js'
-import { findModel, unknownModel } from '../hub/resolve.js'
+import { findModel } from '../hub/resolve.js'
 import { imageFormats, inspectImage } from '../images/image.js'
 import { demoConcepts } from './demo.js'
-import { type CliOption, type Invocation, shared, UsageError } from './options.js'
+import { lookAt } from './look.js'
+import { type CliOption, type Invocation, shared, textOption, UsageError } from './options.js'
 import { columnsOf, formatBytes, table, wrap } from './terminal.js'
 
 export const summary = 'show what a checkpoint holds, or how a picture was made'
-export const usage = 'Usage: kandinsky inspect <model.gguf | folder | name | picture.png> [--tensors] [--json]'
+export const usage =
+  'Usage: kandinsky inspect <model.gguf | folder | name | owner/name | picture.png> [--tensors] [--json]'
 export const options: Record<string, CliOption> = {
   tensors: { type: 'boolean', description: 'list every tensor' },
+  variant: shared.variant,
   json: shared.json,
 }
 export const completion = 'model'
 
-export async function run({ values, positionals, json }: Invocation): Promise<void> {
+export async function run({ values, positionals, json, signal }: Invocation): Promise<void> {
   const [source, ...more] = positionals
   if (source === undefined || more.length > 0) throw new UsageError('expected one file or folder')
-  if (/^(https?|data):/i.test(source)) return showPicture(source, json)
   const path = await findModel(source)
-  if (path === undefined) throw unknownModel(source)
-  if (await isPicture(path)) return showPicture(source, json)
-  const checkpoint = await openCheckpoint(path)
+  if (path ? await isPicture(path) : /^(https?|data):/i.test(source)) return showPicture(source, json)
+  await lookAt(async (open) => {
+    const checkpoint = await open(source, { variant: textOption(values, 'variant'), signal })
+    await showCheckpoint(checkpoint, source, { tensors: values.tensors === true, json })
+  })
+}
+
+async function showCheckpoint(
+  checkpoint: Checkpoint,
+  source: string,
+  { tensors: all, json }: { tensors: boolean; json: boolean },
+): Promise<void> {
   const names = await checkpoint.components()
   const components = await Promise.all(names.map(async (name) => (await checkpoint.component(name))!))
   if (json) {
@@ -35,7 +46,7 @@ export async function run({ values, positionals, json }: Invocation): Promise<vo
         ...(isPackaged(source) ? { concepts: demoConcepts() } : {}),
         components: components.map(({ tensors, ...rest }) => ({
           ...rest,
-          ...(values.tensors ? { tensors } : summarize(tensors)),
+          ...(all ? { tensors } : summarize(tensors)),
         })),
       }),
     )
@@ -46,7 +57,7 @@ export async function run({ values, positionals, json }: Invocation): Promise<vo
     const { parameters, bytes, types } = summarize(tensors)
     const mix = Object.entries(types).map(([type, count]) => `${count} ${type}`)
     const size = `${(parameters / 1e6).toFixed(1)} M parameters, ${formatBytes(bytes)}`
-    const list = values.tensors ? tensors.map((one) => `\n  ${one.name} ${one.type} [${one.shape.join(', ')}]`) : []
+    const list = all ? tensors.map((one) => `\n  ${one.name} ${one.type} [${one.shape.join(', ')}]`) : []
     return [name, `${className}, ${size} (${mix.join(', ')})`, list.join('')] as const
   })
   const width = Math.max(...rows.map(([name]) => name.length))

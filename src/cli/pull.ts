@@ -8,7 +8,7 @@ import {
   UsageError,
   weightTypeOption,
 } from './options.js'
-import { formatBytes, formatShare, ProgressBar } from './terminal.js'
+import { formatBytes, formatShare, ProgressBar, remaining } from './terminal.js'
 
 export const summary = 'download a model and keep it, quantized, under a name'
 export const usage = `Usage: kandinsky pull <owner/name | URL> [--type q8_0] [--prior <owner/name>] [--name <name>]
@@ -45,6 +45,7 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
   const emit = (event: object) => console.log(JSON.stringify(event))
   let planned = false
   let percent = -1
+  const left = remaining()
   const result = await pull(source, {
     weights: weightTypeOption(values, 'type'),
     prior: textOption(values, 'prior'),
@@ -60,7 +61,7 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
       planned = true
     },
     onProgress: ({ stage, done, total }) => {
-      bar.update(stage, done, total, formatShare(done, total))
+      bar.update(stage, done, total, formatShare(done, total) + (stage === 'download' ? left(done, total) : ''))
       const now = Math.floor((100 * done) / total)
       if (json && now !== percent) emit({ type: 'progress', stage, done, total })
       percent = now

@@ -16,7 +16,7 @@ export class ProgressBar {
     const fraction = Math.min(1, done / total)
     if (process.stderr.isTTY) {
       if (this.#drawn && label !== this.#label) process.stderr.write('\n')
-      process.stderr.write(`\r\x1b[K${progressLine(label, fraction, detail, process.stderr.columns)}`)
+      process.stderr.write(`\r\x1b[K${progressLine(label, fraction, detail, process.stderr.columns || undefined)}`)
       this.#drawn = true
     } else {
       const tenth = Math.floor(fraction * 10)
@@ -68,8 +68,20 @@ export function formatShare(done: number, total: number): string {
   const whole = formatBytes(total)
   const [, unit] = whole.split(' ')
   const size = { GB: 1e9, MB: 1e6, kB: 1e3 }[unit!] ?? 1
-  const digits = /\.(\d+)/.exec(whole)?.[1]?.length ?? 0
+  const digits = unit === 'GB' ? 1 : (/\.(\d+)/.exec(whole)?.[1]?.length ?? 0)
   return `${(done / size).toFixed(digits)}/${whole}`
+}
+
+/** Tells how long something takes from how long it took so far; '' for the first seconds, which tell little. */
+export function remaining(): (done: number, total: number) => string {
+  const started = performance.now()
+  let first: number | undefined
+  return (done, total) => {
+    first ??= done // what was there before took no time
+    const elapsed = performance.now() - started
+    if (elapsed < 2000 || done <= first || done >= total) return ''
+    return `, ${formatDuration((elapsed * (total - done)) / (done - first))} left`
+  }
 }
 
 export function formatDuration(ms: number): string {
@@ -82,7 +94,7 @@ export function formatDuration(ms: number): string {
 
 /** The width to write for: that of the terminal, within what is pleasant to read. */
 export function columnsOf(stream: { columns?: number }): number {
-  return Math.max(20, Math.min(stream.columns ?? 100, 100))
+  return Math.max(20, Math.min(stream.columns || 100, 100))
 }
 
 /** Two columns, the second wrapped; where little room is left for it, below the first. */

@@ -109,6 +109,7 @@ test('texts fit a terminal, and stay as they are elsewhere', () => {
 
 test('what is there of how much has one unit', () => {
   assert.equal(formatShare(1_234_000_000, 3_300_000_000), '1.2/3.3 GB')
+  assert.equal(formatShare(1_234_000_000, 16_000_000_000), '1.2/16 GB')
   assert.equal(formatShare(500, 627_000), '1/627 kB')
   assert.equal(formatShare(0, 12), '0/12 B')
 })

@@ -104,9 +104,11 @@ test('a repository is estimated from its headers alone', async (t) => {
     '64',
   ]
   const { stdout } = await promisify(execFile)(process.execPath, [main, ...args], { env, cwd: home })
-  assert.match(stdout, /^disk +[\d.]+ MB as one \.gguf file$/m)
+  assert.match(stdout, /^disk +[\d.]+ MB as one \.gguf file of q4_0$/m)
   assert.match(stdout, /^memory +about [\d.]+ MB for a picture of 64 x 64, text-to-image/m)
   assert.match(stdout, /^ {2}unet +[\d.]+ [kM]B of weights, [\d.]+ [kM]B of activations$/m)
+  const inspected = await promisify(execFile)(process.execPath, [main, 'inspect', args[1]], { env, cwd: home })
+  assert.match(inspected.stdout, /^unet +UNet2DConditionModel, [\d.]+ M parameters/m)
   assert.ok(!hub.requests.some(({ headers }) => headers.range), 'nothing is downloaded to be kept')
   assert.deepEqual(readdirSync(home), [], 'and nothing is left')
 })
