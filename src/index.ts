@@ -12,6 +12,7 @@ export {
 export type { Recipe } from './images/recipe.js'
 export type { DeviceInfo, Packing, Tiling, WeightType } from './native.js'
 export { listDevices } from './networks/devices.js'
+export type { NetworkUsage } from './networks/network.js'
 export type { Rule } from './networks/policy.js'
 export {
   AutoPipeline,

@@ -12,7 +12,7 @@ import { withLock } from './hub/download.js'
 import { nameOf, type Origin, parseOrigin, priorOf, stage, withoutSecrets } from './hub/origin.js'
 import { exists } from './hub/paths.js'
 import { checkModelName, modelsFolder, pulledModel, workFolder } from './hub/pulled.js'
-import { licenseOf } from './hub/resolve.js'
+import { findModel, licenseOf } from './hub/resolve.js'
 import type { StagedFile, Staging } from './hub/staging.js'
 import { binding, type ConfigValue, type TensorSource, type WeightType } from './native.js'
 import { cancellable } from './networks/cancellable.js'
@@ -22,7 +22,10 @@ import { weightBytes } from './networks/policy.js'
 export interface PullOptions {
   /** type of the large matrices; default q8_0, of a .gguf file as stored */
   weights?: WeightType | undefined
-  /** a repository to take the prior from; default: the one that the decoder's model card names */
+  /**
+   * where the prior is: a repository, or a model that is here; `none` for the decoder alone. Default: the repository that
+   * the decoder's model card names
+   */
   prior?: string | undefined
   /** what the model shall be called; default: the repository's name */
   name?: string | undefined
@@ -84,7 +87,7 @@ const REQUEST = 'kandinsky.pull'
 export async function pull(source: string, options: PullOptions = {}): Promise<PullResult> {
   checkConvertOptions(options)
   const origin = parseOrigin(source, options.revision)
-  const prior = options.prior === undefined ? undefined : parseOrigin(options.prior, undefined)
+  const prior = await parsePrior(options.prior)
   const name = checkModelName(options.name ?? nameOf(origin))
   const { weights, skip, variant } = options
   const request = JSON.stringify({ source, prior: options.prior, weights, skip, variant, revision: options.revision })
@@ -115,16 +118,17 @@ class Pull {
     this.#signal = options.signal
   }
 
-  async run(origin: Origin, givenPrior: Origin | undefined): Promise<PullResult> {
+  async run(origin: Origin, givenPrior: Prior | undefined): Promise<PullResult> {
     if (await exists(this.#path)) return this.#keep()
     await this.#resume()
     const own = await this.#open(origin, 'model', false)
-    const prior = givenPrior ?? (own.model ? undefined : priorOf(own))
-    const staged = prior ? [own, await this.#open(prior, 'prior', true)] : [own]
+    const prior = givenPrior === undefined && !own.model ? priorOf(own) : givenPrior
+    const away = typeof prior === 'string' ? undefined : prior
+    const staged = away ? [own, await this.#open(away, 'prior', true)] : [own]
     await this.#remember()
     const plan: PullPlan = {
       ...{ name: this.name, path: this.#path, bytes: undefined },
-      sources: [origin, prior].flatMap((each, i) => (each ? [sourceOf(each, staged[i]!)] : [])),
+      sources: [origin, away].flatMap((each, i) => (each ? [sourceOf(each, staged[i]!)] : [])),
     }
     const files = staged.flatMap(({ weights }) => weights)
     const headless = files.some(({ path }) => !path.endsWith('.safetensors'))
@@ -132,7 +136,8 @@ class Pull {
     const download = new Downloads(files, this.options.onProgress)
     for (const file of files)
       if (!file.path.endsWith('.safetensors') && !(await exists(file.path))) await download.fetch(file)
-    const [checkpoint, priorCheckpoint] = await Promise.all(staged.map((each) => this.#checkpoint(each)))
+    const [checkpoint, downloaded] = await Promise.all(staged.map((each) => this.#checkpoint(each)))
+    const priorCheckpoint = typeof prior === 'string' && prior !== NONE ? await openCheckpoint(prior) : downloaded
     const whole = priorCheckpoint ? combineCheckpoints(checkpoint!, priorCheckpoint) : checkpoint!
     const weights = this.options.weights ?? (own.model ? undefined : PULLED_TYPE)
     const conversion = await planConversion(whole, { ...this.options, weights })
@@ -231,18 +236,17 @@ class Pull {
     if (!encoder) return undefined
     const kept = join(this.#work, 'zero-image.json')
     const known = await readFile(kept, 'utf8').catch(() => undefined)
-    const paths = new Set(encoder.tensors.map(({ path }) => path))
+    const files = [...new Set(encoder.tensors.map(({ path }) => path))].flatMap((path) => download.fileAt(path) ?? [])
     if (known !== undefined) {
-      for (const path of paths) download.skip(download.fileAt(path))
+      for (const file of files) download.skip(file)
       return JSON.parse(known)
     }
-    for (const path of paths) await download.fetch(download.fileAt(path))
+    for (const file of files) await download.fetch(file)
     const { threads } = this.options
     const embeds = await zeroImageEmbeds(checkpoint, join(this.#work, 'zero'), { threads, signal: this.#signal })
     await writeFile(kept, JSON.stringify(embeds))
     if (this.options.skip?.includes('image_encoder'))
-      for (const path of paths)
-        await download.fileAt(path).release(encoder.tensors.filter((each) => each.path === path))
+      for (const file of files) await file.release(encoder.tensors.filter(({ path }) => path === file.path))
     return embeds
   }
 
@@ -252,14 +256,14 @@ class Pull {
     const paths = [...new Set(tensors.map(({ path }) => path))]
     for (const [i, path] of paths.entries()) {
       const part = join(this.#work, `part-${i}.gguf`)
-      const file = download.fileAt(path)
+      const file = download.fileAt(path) // none of a prior that is here
       // What their header was read from has been replaced by the whole file.
       const own = tensors.filter((tensor) => tensor.path === path).map(({ stamp: _, ...tensor }) => tensor)
       if (await exists(part)) download.skip(file)
       else {
-        await download.fetch(file)
+        if (file) await download.fetch(file)
         await this.#writeGguf('quantize', part, { 'general.architecture': 'kandinsky-part' }, own)
-        await file.release(own)
+        await file?.release(own)
       }
       const { tensors: stored } = await binding().readGguf(part)
       for (const tensor of stored) made.set(tensor.name, { ...tensor, path: part, target: tensor.type as WeightType })
@@ -305,8 +309,8 @@ class Downloads {
     this.#total = files.reduce((sum, { size }) => sum + size, 0)
   }
 
-  fileAt(path: string): StagedFile {
-    return this.files.find((file) => file.path === path)!
+  fileAt(path: string): StagedFile | undefined {
+    return this.files.find((file) => file.path === path)
   }
 
   async fetch(file: StagedFile): Promise<void> {
@@ -318,9 +322,18 @@ class Downloads {
   }
 
   /** It has been here before. */
-  skip(file: StagedFile): void {
-    this.#there.set(file, file.size)
+  skip(file: StagedFile | undefined): void {
+    if (file) this.#there.set(file, file.size)
   }
+}
+
+/** Where a prior is to be had, the path of one that is here, or none. */
+type Prior = Origin | string
+const NONE = 'none'
+
+async function parsePrior(source: string | undefined): Promise<Prior | undefined> {
+  if (source === undefined || source === NONE) return source
+  return (await findModel(source)) ?? parseOrigin(source, undefined)
 }
 
 function sourceOf(origin: Origin, { readme, weights }: Staging): PullPlan['sources'][number] {

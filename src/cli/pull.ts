@@ -22,7 +22,9 @@ export const options: Record<string, CliOption> = {
   prior: {
     type: 'string',
     value: 'SOURCE',
-    description: "repository of the prior (default: the one that the decoder's model card names)",
+    completion: 'model',
+    description:
+      "where the prior is: a repository, a model that is here, or none (default: what the decoder's model card names)",
   },
   name: { type: 'string', value: 'NAME', description: "what -m shall call it (default: the repository's name)" },
   skip: {
@@ -46,7 +48,7 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
   let planned = false
   let percent = -1
   const left = remaining()
-  const result = await pull(source, {
+  const pulled = pull(source, {
     weights: weightTypeOption(values, 'type'),
     prior: textOption(values, 'prior'),
     name: textOption(values, 'name'),
@@ -66,6 +68,10 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
       if (json && now !== percent) emit({ type: 'progress', stage, done, total })
       percent = now
     },
+  })
+  const result = await pulled.catch((error) => {
+    if (planned) bar.note('What has been done so far is kept: the same command continues there.')
+    throw error
   })
   for (const note of result.notes) bar.note(`note: ${note}`)
   bar.end()

@@ -85,6 +85,8 @@ function checkTiling(tiling: Tiling = 'auto'): Tiling {
 /** How a network is loaded, checked. @throws KandinskyError `INVALID_ARGUMENT`, `DEVICE_UNAVAILABLE` */
 export function checkNetworkOptions(options: NetworkOptions) {
   const device = resolveDevice(options.device)
+  const { dryRun } = options
+  if (dryRun !== undefined && typeof dryRun !== 'function') throw invalid('dryRun', 'a function', dryRun)
   const settings = {
     threads: checkThreads(options.threads),
     packing: checkPacking(options.packing, device),

@@ -225,6 +225,14 @@ test('the command shows sizes and licences, names the model, and -m finds it', a
   await assert.rejects(kandinsky('generate', 'a', '-m', 'k22'), { code: 1, stderr: /no model that was pulled/ })
 })
 
+test('a pull that fails says how to go on', async () => {
+  hub.faults[UNET] = [{}, { status: 404 }]
+  await assert.rejects(kandinsky('pull', DECODER), {
+    code: 1,
+    stderr: /kept: the same command continues there\.\n.*404/,
+  })
+})
+
 test('--json tells the plan, the progress and the result', async () => {
   const events = linesOf(await kandinsky('pull', DECODER, '--skip', 'image_encoder', '--json'))
   assert.equal(events[0].type, 'plan')
@@ -232,6 +240,21 @@ test('--json tells the plan, the progress and the result', async () => {
   const { type, name, kept, components } = events.at(-1)
   assert.deepEqual({ type, name, kept }, { type: 'result', name: 'kandinsky-2-2-decoder', kept: false })
   assert.deepEqual(components, ['movq', 'unet', 'prior', 'text_encoder'])
+})
+
+test('a prior that is here is taken from here, and none is left out', async (t) => {
+  const { path: whole } = await pull(DECODER, { name: 'whole' })
+  hub.requests.length = 0
+  const { path: file } = await pull(DECODER, { name: 'again', prior: 'whole', skip: ['image_encoder'] })
+  assert.ok(!hub.requests.some(({ path: url }) => url.includes(PRIOR)))
+  const expected = path.join(temporaryFolder(t), 'expected.gguf')
+  await convert(checkpoint('kandinsky-2-2-decoder'), expected, {
+    ...{ prior: whole, weights: 'q8_0', skip: ['image_encoder'] },
+  })
+  assert.deepEqual(await contentOf(file), await contentOf(expected))
+  assert.deepEqual((await pull(DECODER, { name: 'alone', prior: 'none' })).components, ['movq', 'unet'])
+  const args = ['-m', 'alone', '--prior', 'whole', '--width=64', '--height=64', '--steps=1', '--prior-steps=1']
+  assert.match((await kandinsky('generate', 'a cat', ...args)).stdout, /^out\.png /)
 })
 
 test('a .gguf file is pulled from a hub or any server, as it is or to another type', async () => {
