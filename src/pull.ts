@@ -9,8 +9,8 @@ import { type Conversion, checkConvertOptions, planConversion, zeroImageEmbeds }
 import { invalid, KandinskyError } from './errors.js'
 import { explain } from './hub/cache.js'
 import { withLock } from './hub/download.js'
-import { nameOf, type Origin, parseOrigin, priorOf, stage, withoutSecrets } from './hub/origin.js'
-import { exists } from './hub/paths.js'
+import { nameOf, type Origin, parseOrigin, priorOf, stage } from './hub/origin.js'
+import { exists, withoutSecrets } from './hub/paths.js'
 import { checkModelName, modelsFolder, pulledModel, workFolder } from './hub/pulled.js'
 import { findModel, licenseOf } from './hub/resolve.js'
 import type { StagedFile, Staging } from './hub/staging.js'
@@ -90,7 +90,10 @@ export async function pull(source: string, options: PullOptions = {}): Promise<P
   const prior = await parsePrior(options.prior)
   const name = checkModelName(options.name ?? nameOf(origin))
   const { weights, skip, variant } = options
-  const request = JSON.stringify({ source, prior: options.prior, weights, skip, variant, revision: options.revision })
+  const request = JSON.stringify({
+    source: 'url' in origin ? withoutSecrets(source) : source,
+    ...{ prior: options.prior, weights, skip, variant, revision: options.revision },
+  })
   const folder = modelsFolder()
   try {
     return await withLock(join(dirname(workFolder(name)), `.${name}.lock`), options.signal, () =>

@@ -31,8 +31,8 @@ ${wrap("kandinsky <command> --help shows a command's options.", columns)}
   -v, --version  print the version`
 }
 
-async function main(): Promise<number> {
-  const [name, ...rest] = process.argv.slice(2)
+async function main([name, ...rest] = process.argv.slice(2)): Promise<number> {
+  if (name === 'help' && rest[0] !== undefined) return main([rest[0], '--help'])
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
     console.log(help())
     return name === undefined ? 2 : 0

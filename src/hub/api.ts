@@ -4,7 +4,7 @@ import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { invalid, KandinskyError } from '../errors.js'
 import { fetchText } from './download.js'
-import { isSafePath, withHome } from './paths.js'
+import { isSafePath, withHome, withoutSecrets } from './paths.js'
 
 export interface DownloadProgress {
   /** path in the repository */
@@ -86,7 +86,7 @@ export async function list(repo: Repository): Promise<Listing | KandinskyError> 
     return parseListing(JSON.parse(answer.text))
   } catch (cause) {
     const why = cause instanceof SyntaxError ? 'it is not JSON' : (cause as Error).message
-    throw new KandinskyError('BAD_FILE', `${url} does not list a repository: ${why}`, { cause })
+    throw new KandinskyError('BAD_FILE', `${withoutSecrets(url)} does not list a repository: ${why}`, { cause })
   }
 }
 

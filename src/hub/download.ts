@@ -7,6 +7,7 @@ import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { KandinskyError } from '../errors.js'
+import { withoutSecrets } from './paths.js'
 
 export interface Download {
   url: string
@@ -110,7 +111,7 @@ export function fetchStart(
       start = Buffer.concat([start, chunk])
       if (start.length >= wanted(start)) return start.subarray(0, wanted(start))
     }
-    throw new KandinskyError('BAD_FILE', `${url} ends after ${start.length} bytes`)
+    throw new KandinskyError('BAD_FILE', `${withoutSecrets(url)} ends after ${start.length} bytes`)
   })
 }
 
@@ -158,7 +159,9 @@ async function retry<T>(
       failures = arrived() > furthest ? 1 : failures + 1
       furthest = Math.max(furthest, arrived())
       if (failures >= attempts)
-        throw new KandinskyError('FILE_NOT_FOUND', `${url} cannot be downloaded: ${error.message}`, { cause: error })
+        throw new KandinskyError('FILE_NOT_FOUND', `${withoutSecrets(url)} cannot be downloaded: ${error.message}`, {
+          cause: error,
+        })
       const waitMs = error.waitMs ?? BACKOFF_MS * 2 ** (failures - 1)
       await sleep(waitMs, undefined, { signal }).catch(() => signal?.throwIfAborted())
     }
@@ -217,7 +220,7 @@ async function attempt(job: Download, partial: string): Promise<void> {
       await file.truncate(0)
       throw new KandinskyError(
         'BAD_FILE',
-        `${job.url} is damaged: what arrived does not have the checksum ${job.digest} that the hub announces`,
+        `${withoutSecrets(job.url)} is damaged: what arrived does not have the checksum ${job.digest} that the hub announces`,
       )
     }
     await file.datasync()
@@ -245,7 +248,10 @@ async function receive(job: Download, file: FileHandle, kept: number, hash: Retu
   try {
     for await (const chunk of bodyOf(response)) {
       if (done + chunk.length > job.size)
-        throw new KandinskyError('BAD_FILE', `${job.url} is longer than the ${job.size} bytes that the hub announces`)
+        throw new KandinskyError(
+          'BAD_FILE',
+          `${withoutSecrets(job.url)} is longer than the ${job.size} bytes that the hub announces`,
+        )
       hash.update(chunk)
       // At explicit positions: should two writers ever meet, they write the same bytes to the same places.
       for (let written = 0; written < chunk.length; )

@@ -2,6 +2,7 @@
 import { basename, dirname } from 'node:path'
 import { invalid, KandinskyError } from '../errors.js'
 import { repositoryOf } from './api.js'
+import { withoutSecrets } from './paths.js'
 import { connectedPrior, HUB_ID } from './resolve.js'
 import { type Staging, stageRepository, stageUrl } from './staging.js'
 
@@ -54,12 +55,6 @@ export function priorOf({ readme, weights }: Staging): Origin | undefined {
   return { id, revision: undefined, file: undefined }
 }
 
-/** URLs can carry passwords and keys. */
-export function withoutSecrets(text: string): string {
-  const { origin, pathname } = new URL(text)
-  return origin + pathname
-}
-
 export function nameOf(origin: Origin): string {
   if ('url' in origin) return basename(decodeURIComponent(new URL(origin.url).pathname)).replace(/\.gguf$/i, '')
   return origin.file === undefined ? basename(origin.id) : basename(origin.file).replace(/\.gguf$/i, '')
@@ -83,7 +78,10 @@ export function parseOrigin(source: string, revision: string | undefined): Origi
     if (!HUB_ID.test(id) || /--|\.\./.test(id)) throw fail()
     return { id, revision, file }
   }
-  if (!URL.canParse(source)) throw invalid('source', 'a valid URL', '(a URL)')
+  if (!URL.canParse(source)) throw new KandinskyError('INVALID_ARGUMENT', 'Expected a valid URL for source')
+  const { username, password } = new URL(source)
+  if (username || password)
+    throw new KandinskyError('INVALID_ARGUMENT', 'Expected a URL without user and password for source')
   const { host, pathname } = new URL(source)
   const hubs = ['huggingface.co', 'hf.co', process.env.HF_ENDPOINT && new URL(process.env.HF_ENDPOINT).host]
   const [owner, name, kind, branch, ...path] = decodeURIComponent(pathname).split('/').filter(Boolean)

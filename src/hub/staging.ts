@@ -8,7 +8,7 @@ import { type Listing, list, type Repository, refused } from './api.js'
 import { linkFile } from './cache.js'
 import { type Download, download, fetchHead, fetchStart, sizeOf } from './download.js'
 import { chooseFiles, type Wanted } from './files.js'
-import { isSet } from './paths.js'
+import { isSet, withoutSecrets } from './paths.js'
 
 /** Bytes of a file. */
 export interface Range {
@@ -147,10 +147,11 @@ class RepositoryFile implements StagedFile {
 /** A .gguf file on any server, which announces a size and perhaps a version, but no checksum. */
 export async function stageUrl(url: string, folder: string, signal?: AbortSignal): Promise<Staging> {
   const refuse = ({ status }: Response) =>
-    new KandinskyError('FILE_NOT_FOUND', `${url} cannot be downloaded (${status})`)
+    new KandinskyError('FILE_NOT_FOUND', `${withoutSecrets(url)} cannot be downloaded (${status})`)
   const { response, size, version } = await fetchHead(url, signal)
   if (!response.ok) throw refuse(response)
-  if (size === undefined) throw new KandinskyError('BAD_FILE', `${url} cannot be downloaded: its size is not announced`)
+  if (size === undefined)
+    throw new KandinskyError('BAD_FILE', `${withoutSecrets(url)} cannot be downloaded: its size is not announced`)
   const path = join(folder, 'model.gguf')
   const file: StagedFile = {
     path,

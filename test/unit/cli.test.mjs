@@ -25,6 +25,7 @@ test('help and version are printed and end with 0', () => {
     ['convert', '-h'],
     ['inspect', '--help'],
     ['devices', '--help'],
+    ['help', 'estimate'],
   ]) {
     const { status, stdout } = kandinsky(...args)
     assert.equal(status, 0, args.join(' '))

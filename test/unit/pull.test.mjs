@@ -272,8 +272,9 @@ test('a .gguf file is pulled from a hub or any server, as it is or to another ty
   delete process.env.HF_ENDPOINT
   const elsewhere = await pull(`${url}?key=secret`, { name: 'elsewhere' })
   assert.equal(await typeOf(elsewhere), 'f16')
-  const { stdout } = await kandinsky('list')
+  const { stdout } = await kandinsky('list', '--json')
   assert.ok(!stdout.includes('secret'), stdout)
+  assert.ok(!readFileSync(elsewhere.path).includes('secret'))
 })
 
 test('what the cache of the hub has is not downloaded again, and stays', async () => {
@@ -290,6 +291,9 @@ test('what cannot be pulled is said by name, and nothing is left', async () => {
   const refuses = (promise, code, message) => assert.rejects(promise, { name: 'KandinskyError', code, message })
   await refuses(pull('./folder'), 'INVALID_ARGUMENT', /a hub id .*or the URL of a \.gguf file/)
   await refuses(pull(`${hub.endpoint}/x/y/z.zip?key=secret`), 'INVALID_ARGUMENT', /^((?!secret).)*$/)
+  const withPassword = `${hub.endpoint}/m.gguf`.replace('//', '//user:secret@')
+  await refuses(pull(withPassword), 'INVALID_ARGUMENT', /^(?!.*secret).*without user and password/)
+  await refuses(pull(`${hub.endpoint}/a/b/c.gguf?key=secret`), 'FILE_NOT_FOUND', /^(?!.*secret).*c\.gguf/)
   await refuses(pull(DECODER, { name: '../evil' }), 'INVALID_ARGUMENT', /name/)
   await refuses(pull(DECODER, { name: 'demo' }), 'INVALID_ARGUMENT', /packaged/)
   await refuses(pull(DECODER, { weights: 'q9' }), 'INVALID_ARGUMENT', /weights/)
