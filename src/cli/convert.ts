@@ -10,12 +10,14 @@ import {
   UsageError,
   weightType,
   weightTypeOption,
+  withModel,
 } from './options.js'
 import { formatBytes, formatShare, ProgressBar } from './terminal.js'
 
 export const summary = 'write a checkpoint as one self-contained, optionally quantized .gguf file'
 export const usage = 'Usage: kandinsky convert <source> <out.gguf> [--type q8_0] [--prior <source>] [--rule regex=type]'
 export const options: Record<string, CliOption> = {
+  model: shared.model,
   type: shared.type,
   prior: {
     type: 'string',
@@ -47,7 +49,7 @@ export const options: Record<string, CliOption> = {
 export const completion = 'model'
 
 export async function run({ values, positionals, signal, json, quiet }: Invocation): Promise<void> {
-  const [source, output, ...more] = positionals
+  const [source, output, ...more] = withModel({ values, positionals })
   if (source === undefined || output === undefined || more.length > 0)
     throw new UsageError('expected a source and an output file')
   using bar = new ProgressBar({ json, quiet })

@@ -14,6 +14,7 @@ import {
   textOption,
   UsageError,
   weightTypeOption,
+  withModel,
 } from './options.js'
 import { columnsOf, formatBytes, table, wrap } from './terminal.js'
 
@@ -21,13 +22,7 @@ export const summary = 'tell how much disk and memory a model takes, without loa
 export const usage = 'Usage: kandinsky estimate <model | owner/name> [--type q8_0] [--width W] [--height H] [--count N]'
 const positive = { integer: true, min: 1 }
 export const options: Record<string, CliOption> = {
-  model: {
-    type: 'string',
-    short: 'm',
-    value: 'SOURCE',
-    completion: 'model',
-    description: 'the same as the model itself',
-  },
+  model: shared.model,
   type: {
     ...shared.type,
     description: `${shared.type.description.split(' (')[0]} (default: as stored, of a repository ${PULLED_TYPE})`,
@@ -54,9 +49,8 @@ export const options: Record<string, CliOption> = {
 export const completion = 'model'
 
 export async function run({ values, positionals, signal, json }: Invocation): Promise<void> {
-  const given = [textOption(values, 'model'), ...positionals].filter((source) => source !== undefined)
-  const source = given[0] ?? process.env.KANDINSKY_MODEL
-  if (source === undefined || given.length > 1) throw new UsageError('expected one model')
+  const [source = process.env.KANDINSKY_MODEL, ...more] = withModel({ values, positionals })
+  if (source === undefined || more.length > 0) throw new UsageError('expected one model')
   const settings = {
     weights: weightTypeOption(values, 'type'),
     width: numberOption(values, 'width', positive),

@@ -175,7 +175,8 @@ export const options: Record<string, CliOption> = {
   json: shared.json,
 }
 
-export async function run({ values, positionals, signal, json, quiet }: Invocation): Promise<void> {
+export async function run(invocation: Invocation): Promise<void> {
+  const { values, positionals, signal, json, quiet } = invocation
   const mix = values.mix === undefined ? undefined : parseMix(values.mix as string[])
   const inputs = taskInputs(values)
   const schedulerName = textOption(values, 'scheduler')
@@ -190,6 +191,38 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
   const model = textOption(values, 'model') ?? (process.env.KANDINSKY_MODEL || demoModel(inputs, bar))
   for (const note of demoNotes(model, values, prompts, mix)) bar.note(note)
 
+  await using pipe = await loadPipeline(model, inputs, invocation, bar)
+  if (schedulerName !== undefined) pipe.scheduler = schedulerByName(schedulerName, pipe.scheduler.config)
+
+  for (const [i, prompt] of prompts.entries()) {
+    const started = performance.now()
+    const generator = new Generator(seed)
+    const place = prompts.length > 1 ? { promptIndex: i } : {}
+    const { images } = (await pipe.generate({
+      ...(mix ? { mix: { items: await resolveMix(mix, signal), weights: mix.weights } } : { prompt }),
+      ...inputs,
+      ...{ generator, signal, onStep: reportStep(bar, json, place, prompts.length) },
+      ...settings,
+    } as unknown as TaskOptions[Task])) as { images: RawImage[] }
+    // The mix as it was typed: pictures by their names.
+    if (mix) for (const image of images) image.recipe = { ...image.recipe, mix }
+    bar.end()
+    const files: string[] = []
+    for (const image of images) files.push(await outputs.save(image))
+    const seconds = (performance.now() - started) / 1000
+    const made = `(seed ${generator.seed}, ${seconds.toFixed(1)} s)`
+    if (json) {
+      const text = mix ? {} : { prompt }
+      console.log(
+        JSON.stringify({ type: 'result', files, ...text, ...place, seed: plainSeed(generator.seed), seconds }),
+      )
+    } else if (outputs.toStandardOutput) bar.note(made)
+    else console.log(quiet ? files.join('\n') : `${files.join(', ')} ${made}`)
+  }
+}
+
+/** Loads the model for the task that the inputs make; a depth model first, which is gone before the others need the memory. */
+async function loadPipeline(model: string, inputs: Inputs, { values, signal }: Invocation, bar: ProgressBar) {
   const task = taskFor(inputs)
   const loading: PretrainedOptions = {
     weights: weightTypeOption(values, 'weights'),
@@ -202,49 +235,13 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
   }
   const depthModel = textOption(values, 'depth-model')
   if (depthModel !== undefined) inputs.hint = await estimateDepth(inputs.hint, depthModel, loading)
-  await using pipe = await AutoPipeline.fromPretrained<Task>(model, {
+  return AutoPipeline.fromPretrained<Task>(model, {
     task,
     ...loading,
     prior: textOption(values, 'prior'),
     offload: textOption(values, 'offload') as 'none' | 'model' | undefined,
     tiling: textOption(values, 'tiling') as Tiling | undefined,
   })
-  if (schedulerName !== undefined) pipe.scheduler = schedulerByName(schedulerName, pipe.scheduler.config)
-
-  for (const [i, prompt] of prompts.entries()) {
-    const started = performance.now()
-    const generator = new Generator(seed)
-    const { images } = (await pipe.generate({
-      ...(mix ? { mix: { items: await resolveMix(mix, signal), weights: mix.weights } } : { prompt }),
-      ...inputs,
-      ...{ generator, signal, onStep: reportStep(json, bar, prompts.length > 1 ? `${i + 1}/${prompts.length} ` : '') },
-      ...settings,
-    } as unknown as TaskOptions[Task])) as { images: RawImage[] }
-    // The mix as it was typed: pictures by their names.
-    if (mix) for (const image of images) image.recipe = { ...image.recipe, mix }
-    bar.end()
-    const files: string[] = []
-    for (const image of images) files.push(await outputs.save(image))
-    const seconds = (performance.now() - started) / 1000
-    report({ files, prompt, seed: plainSeed(generator.seed), seconds })
-  }
-
-  function report({
-    files,
-    prompt,
-    seed,
-    seconds,
-  }: {
-    files: string[]
-    prompt: string
-    seed: number | string
-    seconds: number
-  }) {
-    if (json) console.log(JSON.stringify({ type: 'result', files, ...(mix ? {} : { prompt }), seed, seconds }))
-    else if (outputs.toStandardOutput) return
-    else if (quiet) console.log(files.join('\n'))
-    else console.log(`${files.join(', ')} (seed ${seed}, ${seconds.toFixed(1)} s)`)
-  }
 }
 
 interface Inputs {
@@ -272,7 +269,7 @@ function taskInputs(values: Invocation['values']): Inputs {
   return Object.fromEntries(Object.entries(inputs).filter(([, value]) => value !== undefined))
 }
 
-/** The depth map of a picture. The network is gone before those of the pipeline need the memory. */
+/** The depth map of a picture. */
 async function estimateDepth(picture: Inputs['hint'], source: string, loading: PretrainedOptions) {
   if (picture === undefined) throw new UsageError('--depth-model needs --hint, the picture whose depth it estimates')
   await using estimator = await DepthEstimator.fromPretrained(source, loading)
@@ -316,10 +313,11 @@ async function savePreview(preview: RawImage[], file: string): Promise<void> {
   await makeImageGrid(enlarged, 1, enlarged.length).save(file)
 }
 
-function reportStep(json: boolean, bar: ProgressBar, prefix: string): OnStep {
+function reportStep(bar: ProgressBar, json: boolean, place: { promptIndex?: number }, prompts: number): OnStep {
+  const prefix = place.promptIndex === undefined ? '' : `${place.promptIndex + 1}/${prompts} `
   return ({ latents: _, preview: __, ...event }) => {
     const { stage, step, steps, etaMs } = event
-    if (json) console.log(JSON.stringify(event))
+    if (json) console.log(JSON.stringify({ ...event, ...place }))
     else bar.update(prefix + stage, step, steps, `${step}/${steps}, ${formatDuration(etaMs)} left`)
   }
 }

@@ -7,13 +7,14 @@ import { findModel } from '../hub/resolve.js'
 import { imageFormats, inspectImage } from '../images/image.js'
 import { demoConcepts } from './demo.js'
 import { lookAt } from './look.js'
-import { type CliOption, type Invocation, shared, textOption, UsageError } from './options.js'
+import { type CliOption, type Invocation, shared, textOption, UsageError, withModel } from './options.js'
 import { columnsOf, formatBytes, table, wrap } from './terminal.js'
 
 export const summary = 'show what a checkpoint holds, or how a picture was made'
 export const usage =
   'Usage: kandinsky inspect <model.gguf | folder | name | owner/name | picture.png> [--tensors] [--json]'
 export const options: Record<string, CliOption> = {
+  model: shared.model,
   tensors: { type: 'boolean', description: 'list every tensor' },
   variant: shared.variant,
   json: shared.json,
@@ -21,7 +22,7 @@ export const options: Record<string, CliOption> = {
 export const completion = 'model'
 
 export async function run({ values, positionals, json, signal }: Invocation): Promise<void> {
-  const [source, ...more] = positionals
+  const [source, ...more] = withModel({ values, positionals })
   if (source === undefined || more.length > 0) throw new UsageError('expected one file or folder')
   const path = await findModel(source)
   if (path ? await isPicture(path) : /^(https?|data):/i.test(source)) return showPicture(source, json)

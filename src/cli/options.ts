@@ -39,6 +39,13 @@ export interface Command {
 
 /** Flags that mean the same with several commands. */
 export const shared = {
+  model: {
+    type: 'string',
+    short: 'm',
+    value: 'SOURCE',
+    completion: 'model',
+    description: 'the model, as it may also stand without a flag: file, folder, name of a pulled model or hub id',
+  },
   type: {
     type: 'string',
     api: 'weights',
@@ -76,6 +83,12 @@ export function optionHelp(options: Record<string, CliOption>, columns: number):
     return [`  ${short}--${name}${option.value ? ` ${option.value}` : ''}`, option.description] as const
   })
   return table([...rows, ['  -h, --help', 'show this help']], columns)
+}
+
+/** What stands without a flag, behind the model that `-m` names where it does. */
+export function withModel({ values, positionals }: Pick<Invocation, 'values' | 'positionals'>): string[] {
+  const model = textOption(values, 'model')
+  return model === undefined ? positionals : [model, ...positionals]
 }
 
 /** What a number must be beyond what every network and task allows; anything finite by default. */

@@ -60,6 +60,12 @@ test('every line of a file or of standard input is a prompt, drawn by a model th
       ],
     )
   }
+  const events = kandinskyIn(folder, ['generate', '-', ...small, '-o', 'x.png', '--json'], { input: text }).lines()
+  assert.deepEqual([...new Set(events.map(({ promptIndex }) => promptIndex))], [0, 1])
+  assert.deepEqual(
+    events.filter(({ type }) => type === 'result').map(({ prompt }) => prompt),
+    ['a red cat', 'ein Hündchen'],
+  )
   const one = kandinskyIn(folder, ['generate', '-', ...small, '-o', 'one.png'], { input: 'a cat\n' })
   assert.match(one.stdout, /^one\.png /)
 })
@@ -85,6 +91,7 @@ test('-o - writes a PNG file to standard output and nothing else', (t) => {
   const { status, bytes, stderr } = kandinskyIn(folder, ['generate', 'a cat', ...small, '-o', '-'])
   assert.equal(status, 0, stderr)
   assert.equal(parseRecipe(bytes).prompt, 'a cat')
+  assert.match(stderr, /\(seed \d+, [\d.]+ s\)\n$/)
   assert.deepEqual(readdirSync(folder), [])
   const refuses = (args, message, input) => {
     const refused = kandinskyIn(folder, ['generate', ...args, '-m', 'none.gguf', '-o', '-'], { input })

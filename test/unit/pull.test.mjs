@@ -218,8 +218,13 @@ test('the command shows sizes and licences, names the model, and -m finds it', a
   const size = ['--width=64', '--height=64', '--steps=2', '--prior-steps=2']
   const generated = await kandinsky('generate', 'a cat', '-m', 'k22', '-o', 'cat.png', ...size)
   assert.match(generated.stdout, /^cat\.png /)
-  assert.match((await kandinsky('inspect', 'k22')).stdout, /^unet /m)
-  assert.match((await kandinsky('convert', 'k22', 'copy.gguf', '--type', 'q4_0')).stdout, /^copy\.gguf: /)
+  for (const args of [
+    ['inspect', 'k22'],
+    ['inspect', '-m', 'k22'],
+    ['estimate', '-m', 'k22'],
+  ])
+    assert.match((await kandinsky(...args)).stdout, /^ *unet /m, args.join(' '))
+  assert.match((await kandinsky('convert', '-m', 'k22', 'copy.gguf', '--type', 'q4_0')).stdout, /^copy\.gguf: /)
   assert.match((await kandinsky('rm', 'k22')).stdout, /^k22: removed, [\d.]+ MB are free again\n$/)
   await assert.rejects(kandinsky('rm', 'k22'), { code: 1, stderr: /There is no pulled model k22: there are none/ })
   await assert.rejects(kandinsky('generate', 'a', '-m', 'k22'), { code: 1, stderr: /no model that was pulled/ })
