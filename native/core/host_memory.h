@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 namespace kandinsky {
 
-/// Bytes that can be used without swapping: what Linux calls available, or less inside a container with a limit.
-/// Nothing on other systems.
-std::optional<uint64_t> available_host_memory();
+/// Bytes that can be used without swapping: what Linux calls available, or less where a control group of this process, or
+/// one around it, has a limit. Nothing on other systems.
+/// @param root where /proc and /sys are, for tests
+std::optional<uint64_t> available_host_memory(const std::string& root = "");
 
 }  // namespace kandinsky

@@ -21,6 +21,10 @@ constexpr int64_t piece_elements = 4 << 20;
 // Elements that one thread converts at once, in buffers that stay in its cache.
 constexpr int64_t chunk_elements = 16 << 10;
 
+// Far below what any quantized block can hold beside 0 (the smallest float16 is 6e-8), and far above where the reciprocal
+// of a block's scale overflows, which ggml's quantizers do not check.
+constexpr float negligible = 1e-20f;
+
 // The largest float16. Block scales are float16 too, so that larger weights would become infinite.
 constexpr float max_half = 65504.0f;
 
@@ -72,7 +76,8 @@ void to_floats(Type type, const std::byte* stored, float* values, int64_t count)
   }
 }
 
-void from_floats(const TensorSource& source, const float* values, std::byte* target, int64_t count) {
+/// Changes the values that a quantized type cannot hold.
+void from_floats(const TensorSource& source, float* values, std::byte* target, int64_t count) {
   if (source.target == Type::f32) {
     std::memcpy(target, values, count * sizeof(float));
     return;
@@ -83,6 +88,8 @@ void from_floats(const TensorSource& source, const float* values, std::byte* tar
     if (wrong != values + count)
       fail(ErrorCode::bad_file, "{}: tensor {} contains {}, which {} cannot hold", source.path, source.name, *wrong, type_name(source.target));
   }
+  if (is_quantized(source.target))
+    std::replace_if(values, values + count, [](float x) { return std::fabs(x) < negligible; }, 0.0f);
   // As one row: blocks are independent, so that results do not depend on how a tensor is cut into pieces.
   ggml_quantize_chunk(to_ggml_type(source.target), values, target, 0, 1, count, nullptr);
 }

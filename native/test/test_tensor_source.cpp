@@ -182,6 +182,20 @@ TEST(kernels_expand_rows_as_ggml_does) {
   }
 }
 
+TEST(tensor_source_quantizes_tiny_values_to_zero) {
+  for (const Type type : {Type::q8_0, Type::q6_k, Type::q5_k, Type::q4_k, Type::q5_0, Type::q4_0}) {
+    for (const float tiny : {1e-33f, -1e-38f, 1e-45f, 1e-21f}) {
+      std::vector<float> values(512, tiny);
+      for (int i = 256; i < 512; i += 2) values[i] = 1;  // and beside values that matter
+      TensorSource source = stored<float>(values, Type::f32, {2, 256}, type);
+      const std::string bytes = read_all(source);
+      std::vector<float> back(512);
+      ggml_get_type_traits(to_ggml_type(type))->to_float(bytes.data(), back.data(), 512);
+      for (int i = 0; i < 512; ++i) CHECK_CLOSE(back[i], i >= 256 && i % 2 == 0 ? 1 : 0, 0.04);
+    }
+  }
+}
+
 TEST(tensor_source_results_do_not_depend_on_threads) {
   // More than one piece, and one that no thread count divides.
   const TensorSource source = random_source({257, 96, 3, 67}, Type::q8_0);
