@@ -1,7 +1,8 @@
 // The targets of release binaries, and whether a binary is fit for one: `node scripts/check-binary.mjs` checks prebuilds/.
 //
 // Looked at are the processor that it is for, what it needs of the system that it is loaded into (libraries, and of glibc
-// which version), and what it shows to other addons in the process. Needs binutils' readelf for Linux' binaries.
+// which version), and what it shows to other addons in the process. Needs binutils: readelf for Linux' binaries, objdump for
+// Windows'.
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import path from 'node:path'
@@ -42,10 +43,13 @@ function linux(zig, processor, folder, libc, machine) {
   return { zig, system: 'Linux', processor, folder, file: `node.napi.${libc}.node`, libc, header }
 }
 
-/** What glibc, and musl under one name, consist of. */
+/** What each system has at any rate; glibc consists of several, musl has one name. */
 const LIBRARIES = {
   glibc: /^(libc\.so\.6|libm\.so\.6|libpthread\.so\.0|libdl\.so\.2|librt\.so\.1|ld-linux-[\w-]+\.so\.\d)$/,
   musl: /^libc\.so$/,
+  Darwin: /^\/usr\/lib\/libSystem\.B\.dylib$/,
+  // not node.exe: Electron, Bun and Deno are called otherwise
+  Windows: /^(kernel32|advapi32|api-ms-win-crt-[\w-]+)\.dll$/i,
 }
 
 /**
@@ -59,7 +63,10 @@ export function checkBinary(file, target) {
     expected.every((byte, i) => bytes[offset + i] === byte),
   )
   if (!isFor) return [`it is not a binary for ${target.zig}`]
-  return target.system === 'Linux' ? checkElf(file, target.libc) : []
+  if (target.system === 'Linux') return checkElf(file, target.libc)
+  const needed = target.system === 'Darwin' ? machLibraries(bytes) : peLibraries(file)
+  if (needed.length === 0) return ['it needs no library, which cannot be']
+  return needed.filter((name) => !LIBRARIES[target.system].test(name)).map((name) => `it needs ${name}`)
 }
 
 function checkElf(file, libc) {
@@ -81,6 +88,27 @@ function checkElf(file, libc) {
     )
   if (defined.length > 0) faults.push(`it shows ${defined.length} symbols to other addons, such as ${defined[0]}`)
   return [...new Set(faults)]
+}
+
+/** What its load commands name, its own name included, which must be none of the builder's paths. */
+function machLibraries(bytes) {
+  const [LOAD_DYLIB, ID_DYLIB, LOAD_WEAK_DYLIB] = [0xc, 0xd, 0x80000018]
+  const names = []
+  let at = 32
+  for (let command = 0; command < bytes.readUInt32LE(16); command++) {
+    const kind = bytes.readUInt32LE(at)
+    const start = at + bytes.readUInt32LE(at + 8)
+    const name = () => bytes.toString('latin1', start, bytes.indexOf(0, start))
+    if (kind === LOAD_DYLIB || kind === LOAD_WEAK_DYLIB) names.push(name())
+    if (kind === ID_DYLIB && !name().startsWith('@rpath/')) names.push(name())
+    at += bytes.readUInt32LE(at + 4)
+  }
+  return names
+}
+
+function peLibraries(file) {
+  const text = execFileSync('objdump', ['-p', file], { encoding: 'utf8', maxBuffer: 1 << 28 })
+  return [...text.matchAll(/DLL Name: (\S+)/g)].map(([, name]) => name)
 }
 
 function isNewer(version) {

@@ -3,17 +3,16 @@
 #
 # write_node_api(<source> <directory of the .def files of node-api-headers>)
 function(write_node_api source definitions)
-  set(names "")
-  foreach(list IN ITEMS js_native_api node_api)
-    file(STRINGS "${definitions}/${list}.def" lines REGEX "^ *(napi|node_api)_")
-    foreach(line IN LISTS lines)
-      string(STRIP "${line}" name)
-      string(APPEND names "  F(${name}) \\\n")
-    endforeach()
-  endforeach()
+  file(STRINGS "${definitions}/js_native_api.def" names REGEX "^ *(napi|node_api)_")
+  file(STRINGS "${definitions}/node_api.def" more REGEX "^ *(napi|node_api)_")
+  list(APPEND names ${more})
+  list(TRANSFORM names STRIP)
+  list(REMOVE_DUPLICATES names)
+  list(TRANSFORM names REPLACE "(.+)" "  F(\\1) \\\\\n" OUTPUT_VARIABLE functions)
+  string(REPLACE ";" "" functions "${functions}")
   file(GENERATE OUTPUT "${source}" CONTENT "#include <windows.h>
 #define FUNCTIONS(F) \\
-${names}
+${functions}
 #define SLOT(name) FARPROC kandinsky_##name;
 #define JUMP(name) __attribute__((naked)) void name(void) { __asm__(\"jmpq *kandinsky_\" #name \"(%rip)\"); }
 #define FILL(name) kandinsky_##name = GetProcAddress(program, #name);

@@ -335,3 +335,13 @@ test('process.exit() during a call ends the process with its code', async () => 
     setTimeout(() => process.exit(7), 20)`)
   await assert.rejects(exiting, { code: 7 })
 })
+
+test('an uncaught exception during a call ends the process as one without a call does', async () => {
+  const failing = script(`
+    import { binding } from '${dist('native.js')}'
+    import { textEncoderJob, textInputs } from '${helper}'
+    const network = await binding().loadNetwork(textEncoderJob(binding()))
+    network.run('forward', textInputs(500), {})
+    setTimeout(() => { throw new Error('mine') }, 20)`)
+  await assert.rejects(failing, { code: 1, stderr: /Error: mine/ })
+})
