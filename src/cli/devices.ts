@@ -1,12 +1,13 @@
 import { listDevices } from '../networks/devices.js'
-import { type CliOption, type Invocation, shared } from './options.js'
+import { type CliOption, expectNothing, type Invocation, shared } from './options.js'
 import { formatBytes } from './terminal.js'
 
 export const summary = 'list the devices that networks can run on'
 export const usage = 'Usage: kandinsky devices [--json]'
 export const options: Record<string, CliOption> = { json: shared.json }
 
-export async function run({ json }: Invocation): Promise<void> {
+export async function run({ positionals, json }: Invocation): Promise<void> {
+  expectNothing(positionals)
   const devices = listDevices()
   if (json) console.log(JSON.stringify({ type: 'devices', devices }))
   else

@@ -11,7 +11,7 @@ import { exists } from '../hub/paths.js'
 import { sharpVersion } from '../images/image.js'
 import { addonPath, binding, type DeviceInfo, libcVersion } from '../native.js'
 import { version } from '../version.js'
-import { type CliOption, type Invocation, shared } from './options.js'
+import { type CliOption, expectNothing, type Invocation, shared } from './options.js'
 import { columnsOf, formatBytes, table } from './terminal.js'
 
 export const summary = 'look at what this machine has and lacks, and say what to do'
@@ -27,7 +27,8 @@ interface Problem {
 }
 
 /** Exit code 1 if there is a problem. */
-export async function run({ json, signal }: Invocation): Promise<void> {
+export async function run({ positionals, json, signal }: Invocation): Promise<void> {
+  expectNothing(positionals)
   const problems: Problem[] = []
   const report = {
     version,

@@ -1,7 +1,7 @@
 import { openCheckpoint } from '../checkpoint/open.js'
 import { listPulled, type PulledModel } from '../hub/pulled.js'
 import { binding } from '../native.js'
-import { type CliOption, type Invocation, shared } from './options.js'
+import { type CliOption, expectNothing, type Invocation, shared } from './options.js'
 import { formatBytes } from './terminal.js'
 
 export const summary = 'list the models that were pulled'
@@ -11,7 +11,8 @@ export const options: Record<string, CliOption> = {
   json: shared.json,
 }
 
-export async function run({ json, quiet }: Invocation): Promise<void> {
+export async function run({ positionals, json, quiet }: Invocation): Promise<void> {
+  expectNothing(positionals)
   const pulled = await listPulled()
   if (quiet && !json) {
     for (const { name, unfinished } of pulled) if (!unfinished) console.log(name)

@@ -91,6 +91,12 @@ export function withModel({ values, positionals }: Pick<Invocation, 'values' | '
   return model === undefined ? positionals : [model, ...positionals]
 }
 
+/** @throws UsageError for what no flag introduces, where a command takes nothing of the kind */
+export function expectNothing(positionals: readonly string[]): void {
+  if (positionals.length > 0)
+    throw new UsageError(`expected no more than options but received ${positionals.join(' ')}`)
+}
+
 /** What a number must be beyond what every network and task allows; anything finite by default. */
 export interface NumberRange {
   integer?: boolean

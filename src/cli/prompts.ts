@@ -20,6 +20,7 @@ export async function readPrompts(
   const file = textOption(values, 'prompts')
   if (more.length > 0 || (prompt === undefined) === (file === undefined))
     throw new UsageError('expected one prompt (quote it), or --prompts or --mix instead of it')
+  if (file === '') throw new UsageError('expected a file for --prompts, or - for standard input')
   const source = file ?? (prompt === '-' ? '-' : undefined)
   if (source === undefined) return [prompt!]
   const name = source === '-' ? 'standard input' : source

@@ -61,11 +61,13 @@ export function nameOf(origin: Origin): string {
 }
 
 /**
- * @param source a hub id (`owner/name`, `owner/name:file.gguf`), the URL of a repository, or that of a .gguf file
+ * @param given a hub id (`owner/name`, `owner/name:file.gguf`), the URL of a repository, or that of a .gguf file
  * @param revision branch, tag or commit, where the source names none
  * @throws KandinskyError `INVALID_ARGUMENT`
  */
-export function parseOrigin(source: string, revision: string | undefined): Origin {
+export function parseOrigin(given: string, revision: string | undefined): Origin {
+  // As it stands in a browser that hides what every address begins with.
+  const source = /^(huggingface|hf)\.co\/./.test(given) ? `https://${given}` : given
   const isUrl = typeof source === 'string' && /^https?:/i.test(source)
   const fail = () =>
     invalid(

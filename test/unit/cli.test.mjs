@@ -208,6 +208,10 @@ test('wrong usage ends with 2 and says what was expected', () => {
     [['convert', decoder, 'x.gguf', '--type', 'q9'], /q8_0/],
     [['convert', decoder, 'x.gguf', '--rule', 'nonsense'], /regex=type/],
     [['inspect'], /expected one file or folder/],
+    [['devices', 'x'], /expected no more than options but received x/],
+    [['list', 'x'], /expected no more than options/],
+    [['rm'], /expected the name of a model/],
+    [['pull'], /expected one repository or URL/],
   ]) {
     const { status, stdout, stderr } = kandinsky(...args)
     assert.equal(status, 2, `${args.join(' ')}: ${stderr}`)

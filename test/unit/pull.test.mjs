@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, wri
 import path from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
 import { promisify } from 'node:util'
+import { parseOrigin } from '../../dist/hub/origin.js'
 import { convert } from '../../dist/index.js'
 import { binding } from '../../dist/native.js'
 import { pull } from '../../dist/pull.js'
@@ -280,6 +281,22 @@ test('a .gguf file is pulled from a hub or any server, as it is or to another ty
   const { stdout } = await kandinsky('list', '--json')
   assert.ok(!stdout.includes('secret'), stdout)
   assert.ok(!readFileSync(elsewhere.path).includes('secret'))
+})
+
+test('a repository may be called as it stands in a browser', () => {
+  const id = 'owner/name'
+  for (const [source, expected] of [
+    [id, { id, revision: undefined, file: undefined }],
+    ['hf:owner/name:a/b.gguf', { id, revision: undefined, file: 'a/b.gguf' }],
+    ['huggingface.co/owner/name', { id, revision: undefined, file: undefined }],
+    ['https://huggingface.co/owner/name/tree/v2', { id, revision: 'v2', file: undefined }],
+    ['https://hf.co/owner/name/blob/main/a/b.gguf', { id, revision: 'main', file: 'a/b.gguf' }],
+    ['https://huggingface.co/owner/name/resolve/main/b.gguf?download=true', { id, revision: 'main', file: 'b.gguf' }],
+    ['https://example.com/owner/name.gguf', { url: 'https://example.com/owner/name.gguf' }],
+  ])
+    assert.deepEqual(parseOrigin(source), expected, source)
+  for (const wrong of ['', 'name', 'a/b/c', '../a/b', 'https://example.com/a/b', 'https://', 'ftp://a/b.gguf', 5])
+    assert.throws(() => parseOrigin(wrong), { code: 'INVALID_ARGUMENT' }, String(wrong))
 })
 
 test('what the cache of the hub has is not downloaded again, and stays', async () => {
