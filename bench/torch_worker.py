@@ -1,6 +1,10 @@
-"""The other side of bench.mjs: diffusers on torch, bfloat16 with channels-last on a CPU, float16 on a GPU."""
+"""The other side of bench.mjs and scripts/test-gpu.sh: diffusers on torch with channels-last, bfloat16 on a CPU.
+
+KANDINSKY_TORCH_DEVICE=cuda: float16 there. KANDINSKY_TORCH_COMPILE=1: by torch.compile.
+"""
 
 import json
+import os
 import resource
 import sys
 import time
@@ -15,7 +19,9 @@ if threads:
     torch.set_num_threads(threads)
 network, _, size = name.partition("-")
 latent = int(size or 0) // 8
-dtype = torch.bfloat16
+device = os.environ.get("KANDINSKY_TORCH_DEVICE", "cpu")
+dtype = torch.bfloat16 if device == "cpu" else torch.float16
+torch.set_default_device(device)
 torch.manual_seed(0)
 
 
@@ -100,7 +106,7 @@ BUILD = {
 
 
 def build():
-    """Parameters are created in bfloat16 straight away: the peak is what a user of bfloat16 sees."""
+    """Parameters are created in the small type straight away: the peak is what its user sees."""
     torch.set_default_dtype(dtype)
     model = BUILD[network]().eval().to(memory_format=torch.channels_last)
     torch.set_default_dtype(torch.float32)
@@ -146,13 +152,18 @@ def main():
     else:
         latents = noise(1, 4, latent, latent).to(memory_format=torch.channels_last)
         step = lambda: model.decode(latents, force_not_quantize=True)
+    if os.environ.get("KANDINSKY_TORCH_COMPILE") == "1":
+        step = torch.compile(step)
     for line in sys.stdin:
         if line.strip() == "stop":
             break
         begin = time.perf_counter()
         step()
+        if device != "cpu":
+            torch.cuda.synchronize()
         answer({"ms": 1000 * (time.perf_counter() - begin)})
-    answer({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if device == "cpu" else torch.cuda.max_memory_allocated()
+    answer({"peak_mb": peak >> 20})
 
 
 main()

@@ -1,4 +1,4 @@
-// kandinsky-native-bench [--threads N] [--filter TEXT] [--variant NAME] [--cpu-time]: speed of each CPU kernel at the
+// kandinsky-native-bench [--threads N] [--filter TEXT] [--variant NAME] [--cpu-time]: speed of each kernel at the
 // shapes of the 2.2 networks (test/kernel_shapes.h). Best of several runs; convolutions count the
 // multiplications of the direct method whatever they use, so that numbers compare. --cpu-time counts processor time
 // instead of elapsed time (meant for one thread, on a machine that is busy with other work).
@@ -9,7 +9,6 @@
 #include <random>
 #include <string>
 
-#include "kernels/cpu/variants.h"
 #include "test/kernel_shapes.h"
 #include "test/thread_team.h"
 
@@ -89,7 +88,7 @@ struct TestWeights {
 void bench_conv(const KernelTable& kernels, const test::ConvShape& shape) {
   const int batch = shape.batch, in = shape.in, out = shape.out, size = shape.width;
   const char* names[] = {"direct", "F2", "F4"};
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < (kernels.has_winograd ? 3 : 1); ++i) {
     const std::string name = "conv3x3 " + std::to_string(in) + "->" + std::to_string(out) + " @" +
                              std::to_string(size) + " " + names[i];
     if (!wanted(name)) continue;
@@ -234,7 +233,7 @@ int main(int argc, char** argv) {
       return 2;
     }
   }
-  for (const KernelTable* const* kernels = list_cpu_kernels(); *kernels; ++kernels) {
-    if (only_variant.empty() || only_variant == (*kernels)->name) bench_all(**kernels);
+  for (const KernelTable* kernels : test::tested_kernels()) {
+    if (only_variant.empty() || only_variant == kernels->name) bench_all(*kernels);
   }
 }

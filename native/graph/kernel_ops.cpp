@@ -82,7 +82,7 @@ class KernelOps : public ComposedOps {
   const KernelTable& kernels() const { return nodes_.kernels(); }
   ggml_type type(bool f32) const { return f32 ? GGML_TYPE_F32 : nodes_.act_type(); }
   /// The attention kernel reads pairs of values.
-  static bool takes_heads_of(int64_t head_dim) { return head_dim % 2 == 0; }
+  bool takes_heads_of(int64_t head_dim) const { return head_dim % 2 == 0 && head_dim <= kernels().max_head_dim; }
 
   ggml_tensor* prepare(Graph& g, const ImageInput& in, int padding, bool f32);
   ggml_tensor* gemm(Graph& g, const Product& product, Operand x, Activation activation, ggml_tensor* residual,

@@ -158,6 +158,7 @@ struct KernelTable {
   NumberType weight_type;  // both f32: results as exact as float32 is
   int panel;  // out channels: packed weights are whole panels, and matrices of whole panels may be concatenated
   bool has_winograd;  // else every convolution is direct
+  int max_head_dim;   // of attention
   size_t (*packed_size)(Algorithm algorithm, const WeightRows* rows);
   ExpandRow (*expander)(StoredType type);  // null for float32; none on a GPU
   Kernel<PackArgs> pack;

@@ -82,6 +82,7 @@ class LoadedNetwork : public Network {
 
   uint64_t weight_bytes() const override { return weights_.bytes() + (packed_ ? packed_->bytes() : 0); }
   uint64_t compute_bytes() const override { return compute_bytes_; }
+  std::optional<double> flops() const override { return flops_; }
 
  private:
   void pack() {
@@ -139,6 +140,7 @@ class LoadedNetwork : public Network {
     for (const std::string& tap : taps) key += " " + tap;
     Graph& graph = graphs_.find(key, [&] { return make_graph(method, inputs, taps, tiled); });
     compute_bytes_ = std::max(compute_bytes_, graph.compute_bytes());
+    flops_ = graph.ops().flops();
     return graph;
   }
 
@@ -168,6 +170,7 @@ class LoadedNetwork : public Network {
   std::unique_ptr<Model> model_;
   GraphCache graphs_{kept_graphs, kept_graph_bytes};
   uint64_t compute_bytes_ = 0;
+  std::optional<double> flops_;
 };
 
 }  // namespace

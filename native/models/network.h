@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -34,6 +35,8 @@ class Network {
   /// Bytes held for weights, and for activations of the largest graph so far.
   virtual uint64_t weight_bytes() const = 0;
   virtual uint64_t compute_bytes() const = 0;
+  /// Floating-point operations of the latest run's products, where they are counted (Ops::flops).
+  virtual std::optional<double> flops() const = 0;
 };
 
 /// What the CPU's kernels do with weights: expand them as loaded at each use, or once, which takes 2 to 8 bytes per

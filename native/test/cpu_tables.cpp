@@ -16,4 +16,6 @@ std::vector<const KernelTable*> tested_kernels() {
 
 double tested_multiplications() { return 4e8; }
 
+void wait_for_kernels() {}
+
 }  // namespace kandinsky::test

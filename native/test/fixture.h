@@ -11,22 +11,9 @@
 #include "core/config.h"
 #include "core/tensor_source.h"
 #include "models/network.h"
+#include "test/json.h"
 
 namespace kandinsky::test {
-
-struct Json {
-  enum class Kind { null, boolean, number, text, list, object } kind = Kind::null;
-  double number = 0;
-  bool is_integer = false;
-  std::string text;
-  std::vector<Json> items;
-  std::map<std::string, Json> members;
-
-  const Json& operator[](const std::string& key) const { return members.at(key); }
-  bool has(const std::string& key) const { return members.count(key) != 0; }
-};
-Json parse_json(const std::string& text);
-std::string read_text(const std::string& path);
 
 /// A safetensors file's tensors as sources that keep their type.
 std::vector<TensorSource> safetensors_sources(const std::string& path);

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <random>
 
+#include "test/backends.h"
 #include "test/check.h"
 #include "test/tested_kernels.h"
 #ifdef KANDINSKY_EMULATED_CUDA
@@ -75,6 +76,7 @@ void check_throws(ErrorCode code, const std::string& part, const std::function<v
 }  // namespace kandinsky::test
 
 int main(int argc, char** argv) {
+  kandinsky::test::load_own_backends();
   std::string filter;
   for (int i = 1; i < argc; ++i) {
     const std::string option = argv[i];

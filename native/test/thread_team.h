@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "test/tested_kernels.h"
 
 namespace kandinsky::test {
 
@@ -49,6 +50,7 @@ class KernelRun {
     for (int i = 1; i < nth_; ++i) threads.emplace_back(body, i);
     body(0);
     for (std::thread& thread : threads) thread.join();
+    wait_for_kernels();
   }
 
  private:

@@ -5,6 +5,9 @@
 
 namespace kandinsky::cuda {
 
+/// The queries of wider heads would not fit into the shared memory that every card has.
+constexpr int max_head_dim = 512;
+
 size_t packed_size(Algorithm algorithm, const WeightRows* rows);
 size_t conv_scratch(const ConvArgs* args, int);
 size_t gemm_scratch(const GemmArgs* args, int);

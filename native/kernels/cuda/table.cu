@@ -15,6 +15,7 @@ const KernelTable& cuda_kernels() {
                                     NumberType::bf16,
                                     1,
                                     false,
+                                    cuda::max_head_dim,
                                     cuda::packed_size,
                                     nullptr,
                                     {no_scratch, cuda::pack},
