@@ -12,7 +12,7 @@ import {
   weightTypeOption,
   withModel,
 } from './options.js'
-import { formatBytes, formatShare, ProgressBar } from './terminal.js'
+import { formatBytes, formatShare, ProgressBar, say } from './terminal.js'
 
 export const summary = 'write a checkpoint as one self-contained, optionally quantized .gguf file'
 export const usage = 'Usage: kandinsky convert <source> <out.gguf> [--type q8_0] [--prior <source>] [--rule regex=type]'
@@ -68,7 +68,7 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
   for (const note of result.notes) bar.note(`note: ${note}`)
   if (json) console.log(JSON.stringify({ type: 'result', ...result }))
   else
-    console.log(
+    say(
       `${path.relative('', result.path) || result.path}: ${formatBytes(result.bytes)}, ${result.components.join(', ')}`,
     )
 }

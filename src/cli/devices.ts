@@ -1,6 +1,6 @@
 import { listDevices } from '../networks/devices.js'
 import { type CliOption, expectNothing, type Invocation, shared } from './options.js'
-import { formatBytes } from './terminal.js'
+import { formatBytes, say } from './terminal.js'
 
 export const summary = 'list the devices that networks can run on'
 export const usage = 'Usage: kandinsky devices [--json]'
@@ -12,5 +12,5 @@ export async function run({ positionals, json }: Invocation): Promise<void> {
   if (json) console.log(JSON.stringify({ type: 'devices', devices }))
   else
     for (const { name, description, freeBytes, totalBytes } of devices)
-      console.log(`${name.padEnd(8)} ${description}, ${formatBytes(freeBytes)} of ${formatBytes(totalBytes)} free`)
+      say(`${name.padEnd(8)} ${description}, ${formatBytes(freeBytes)} of ${formatBytes(totalBytes)} free`)
 }

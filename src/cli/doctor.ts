@@ -12,7 +12,7 @@ import { sharpVersion } from '../images/image.js'
 import { addonPath, binding, type DeviceInfo, libcVersion } from '../native.js'
 import { version } from '../version.js'
 import { type CliOption, expectNothing, type Invocation, shared } from './options.js'
-import { columnsOf, formatBytes, table } from './terminal.js'
+import { columnsOf, formatBytes, say, table } from './terminal.js'
 
 export const summary = 'look at what this machine has and lacks, and say what to do'
 export const usage = 'Usage: kandinsky doctor [--json]'
@@ -166,6 +166,6 @@ function print(report: Report, problems: Problem[]): void {
   ]
   const columns = columnsOf(process.stdout)
   console.log(table(rows, columns))
-  for (const { problem, advice } of problems) console.log(`\nProblem: ${problem}\n  ${advice}`)
+  for (const { problem, advice } of problems) say(`\nProblem: ${problem}\n  ${advice}`)
   console.log(problems.length === 0 ? '\nNothing is missing.' : '')
 }

@@ -25,7 +25,7 @@ import {
 import { Outputs } from './outputs.js'
 import { expectPicture, prepareOutput } from './plan.js'
 import { expectNoPrompt, readPrompts } from './prompts.js'
-import { formatDuration, formatShare, ProgressBar } from './terminal.js'
+import { formatDuration, formatShare, ProgressBar, say } from './terminal.js'
 
 export const summary = 'make pictures from texts and pictures'
 export const usage = `Usage: kandinsky generate "a red apple" [-m <model>] [-o out.png] [options]
@@ -217,7 +217,8 @@ export async function run(invocation: Invocation): Promise<void> {
         JSON.stringify({ type: 'result', files, ...text, ...place, seed: plainSeed(generator.seed), seconds }),
       )
     } else if (outputs.toStandardOutput) bar.note(made)
-    else console.log(quiet ? files.join('\n') : `${files.join(', ')} ${made}`)
+    else if (quiet) console.log(files.join('\n'))
+    else say(`${files.join(', ')} ${made}`)
   }
 }
 

@@ -8,7 +8,7 @@ import { imageFormats, inspectImage } from '../images/image.js'
 import { demoConcepts } from './demo.js'
 import { lookAt } from './look.js'
 import { type CliOption, type Invocation, shared, textOption, UsageError, withModel } from './options.js'
-import { columnsOf, formatBytes, table, wrap } from './terminal.js'
+import { columnsOf, formatBytes, say, table, wrap } from './terminal.js'
 
 export const summary = 'show what a checkpoint holds, or how a picture was made'
 export const usage =
@@ -82,8 +82,8 @@ async function showPicture(source: string, json: boolean): Promise<void> {
   else if (json) console.log(JSON.stringify({ type: 'picture', ...picture, recipe: null }))
   else {
     const { format, width, height } = picture
-    console.log(`${source}: ${format.toUpperCase()}, ${width} x ${height} pixels`)
-    console.log('It does not say how it was made; PNG files that kandinsky wrote do.')
+    say(`${source}: ${format.toUpperCase()}, ${width} x ${height} pixels`)
+    say('It does not say how it was made; PNG files that kandinsky wrote do.')
   }
 }
 

@@ -2,7 +2,7 @@ import { openCheckpoint } from '../checkpoint/open.js'
 import { listPulled, type PulledModel } from '../hub/pulled.js'
 import { binding } from '../native.js'
 import { type CliOption, expectNothing, type Invocation, shared } from './options.js'
-import { formatBytes } from './terminal.js'
+import { fitted, formatBytes, say } from './terminal.js'
 
 export const summary = 'list the models that were pulled'
 export const usage = 'Usage: kandinsky list [--quiet] [--json]'
@@ -20,10 +20,11 @@ export async function run({ positionals, json, quiet }: Invocation): Promise<voi
   }
   const models = await Promise.all(pulled.map(describe))
   if (json) console.log(JSON.stringify({ type: 'models', models }))
-  else if (models.length === 0) console.error('No models yet. "kandinsky pull <owner/name>" brings one here.')
+  else if (models.length === 0)
+    console.error(fitted('No models yet. "kandinsky pull <owner/name>" brings one here.', process.stderr))
   for (const { name, bytes, unfinished, type, source, license, problem } of json ? [] : models) {
     const facts = unfinished ? ['unfinished: pull it again to continue'] : [type, source, license, problem]
-    console.log(`${name}  ${[formatBytes(bytes), ...facts].filter((fact) => fact !== undefined).join(', ')}`)
+    say(`${name}  ${[formatBytes(bytes), ...facts].filter((fact) => fact !== undefined).join(', ')}`)
   }
 }
 

@@ -14,7 +14,7 @@ import * as list from './list.js'
 import { type Command, type Invocation, optionHelp, UsageError, withFlags } from './options.js'
 import * as pull from './pull.js'
 import * as rm from './rm.js'
-import { columnsOf, fitted, table, wrap } from './terminal.js'
+import { columnsOf, fitted, say, table, wrap } from './terminal.js'
 
 const named: Record<string, Command> = { generate, pull, list, rm, estimate, convert, inspect, devices, doctor }
 const commands: Record<string, Command> = { ...named, completion: completionOf(named) }
@@ -46,9 +46,8 @@ async function main([name, ...rest] = process.argv.slice(2)): Promise<number> {
   const { values, positionals } = parse(command, rest)
   if (values.help) {
     const columns = columnsOf(process.stdout)
-    console.log(
-      `${fitted(command.usage, process.stdout)}\n\n${command.summary}\n\nOptions:\n${optionHelp(command.options, columns)}`,
-    )
+    say(`${command.usage}\n\n${command.summary}\n\nOptions:`)
+    console.log(optionHelp(command.options, columns))
     return 0
   }
 

@@ -8,7 +8,7 @@ import {
   UsageError,
   weightTypeOption,
 } from './options.js'
-import { formatBytes, formatShare, ProgressBar, remaining } from './terminal.js'
+import { formatBytes, formatShare, ProgressBar, remaining, say } from './terminal.js'
 
 export const summary = 'download a model and keep it, quantized, under a name'
 export const usage = `Usage: kandinsky pull <owner/name | URL> [--type q8_0] [--prior <owner/name>] [--name <name>]
@@ -77,7 +77,7 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
   bar.end()
   if (json) return emit({ type: 'result', ...result })
   if (quiet) return console.log(result.name)
-  console.log(
+  say(
     `${result.name}: ${formatBytes(result.bytes)}, ${result.components.join(', ')}${result.kept ? ' (was here already)' : ''}`,
   )
   if (result.components.includes('unet')) bar.note(`Use it: kandinsky generate "a red cat" -m ${result.name}`)

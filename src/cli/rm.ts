@@ -1,7 +1,7 @@
 import { KandinskyError, suggestion } from '../errors.js'
 import { listPulled, removePulled } from '../hub/pulled.js'
 import { type CliOption, type Invocation, shared, UsageError } from './options.js'
-import { formatBytes } from './terminal.js'
+import { formatBytes, say } from './terminal.js'
 
 export const summary = 'remove models that were pulled, also unfinished ones'
 export const usage = 'Usage: kandinsky rm <name> …'
@@ -15,7 +15,7 @@ export async function run({ positionals, json }: Invocation): Promise<void> {
   for (const name of positionals) {
     const bytes = (await removePulled(name)) ?? 0
     if (json) console.log(JSON.stringify({ type: 'removed', name, bytes }))
-    else console.log(`${name}: removed, ${formatBytes(bytes)} are free again`)
+    else say(`${name}: removed, ${formatBytes(bytes)} are free again`)
   }
 }
 

@@ -105,6 +105,11 @@ export function table(rows: readonly (readonly [string, string])[], columns: num
   return rows.map(([name, text]) => `${name}\n${' '.repeat(indent)}${wrap(text, columns, indent)}`).join('\n')
 }
 
+/** Prints a result for people. */
+export function say(text: string): void {
+  console.log(fitted(text, process.stdout))
+}
+
 /** A text as it is, or on a terminal broken between words: terminals break within them. */
 export function fitted(text: string, { isTTY, columns }: { isTTY?: boolean; columns?: number }): string {
   if (!isTTY || !columns) return text
