@@ -8,7 +8,9 @@ import test from 'node:test'
 
 const hasGpu = spawnSync('nvidia-smi').status === 0
 
-test('without a GPU the command for GPU machines says so at once', { skip: hasGpu || process.platform !== 'linux' }, () => {
+test('without a GPU the command for GPU machines says so at once', {
+  skip: hasGpu || process.platform !== 'linux',
+}, () => {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'kandinsky-gpu-'))
   const script = path.resolve(import.meta.dirname, '../../scripts/test-gpu.sh')
   const { status, stderr } = spawnSync('bash', [script, path.join(folder, 'report')], { encoding: 'utf8' })
