@@ -1,6 +1,6 @@
 // Pipelines in a process of their own, with the API that they have in this one.
 import binaries from '../binaries.cjs'
-import { KandinskyError } from '../errors.js'
+import { invalid, KandinskyError } from '../errors.js'
 import { externalAdvice } from '../native.js'
 import { expectOptions } from '../pipelines/call/options.js'
 import { streamCall } from '../pipelines/call/progress.js'
@@ -49,7 +49,10 @@ export type KandinskyWorker = RemoteClasses & {
  * @throws KandinskyError `INVALID_ARGUMENT`, `FILE_NOT_FOUND` in a bundle
  */
 export function createWorker(options: WorkerOptions = {}): KandinskyWorker {
-  expectOptions(options, ['env', 'execArgv', 'onCrash'])
+  expectOptions(options, ['env', 'execArgv', 'execPath', 'onCrash'])
+  // It would start itself, again and again.
+  if (options.execPath === undefined && process.getBuiltinModule?.('node:sea')?.isSea?.())
+    throw invalid('execPath', 'a Node to run the worker with, as this is a single executable application,', undefined)
   if (binaries.isBundled()) throw new KandinskyError('FILE_NOT_FOUND', `The code of the worker: ${externalAdvice}`)
   const worker = new Worker(options)
   const classes = Object.fromEntries(

@@ -19,6 +19,8 @@ export interface ProcessOptions {
   env?: Record<string, string> | undefined
   /** options of Node, e.g. `--max-old-space-size=4096` */
   execArgv?: readonly string[] | undefined
+  /** the Node to run; default: the program's own, which a single executable application is not */
+  execPath?: string | undefined
 }
 
 /** The part of Electron that is used here. */
@@ -36,13 +38,15 @@ interface UtilityProcess {
   }
 }
 
-export function startProcess({ env = {}, execArgv = [] }: ProcessOptions): WorkerProcess {
+export function startProcess({ env = {}, execArgv = [], execPath }: ProcessOptions): WorkerProcess {
   const settings = { env: { ...process.env, ...env }, execArgv: [...execArgv] }
   const isElectronMain = process.versions.electron !== undefined && (process as { type?: string }).type === 'browser'
-  return isElectronMain ? startUtility(settings) : startChild(settings)
+  return isElectronMain
+    ? startUtility(settings)
+    : startChild(execPath === undefined ? settings : { ...settings, execPath })
 }
 
-function startChild(settings: { env: NodeJS.ProcessEnv; execArgv: string[] }): WorkerProcess {
+function startChild(settings: { env: NodeJS.ProcessEnv; execArgv: string[]; execPath?: string }): WorkerProcess {
   const child: ChildProcess = fork(binaries.workerPath(), [], { ...settings, serialization: 'advanced' })
   return {
     get pid() {

@@ -247,3 +247,13 @@ test("in Electron's main process it is a utility process", (t) => {
   })
   assert.match(stdout, /^utility process node-kandinsky\n\d+\n64\n/, stderr)
 })
+
+test('execPath names the Node to run, and a single executable application needs one', async (t) => {
+  const other = createWorker({ execPath: process.execPath })
+  await other.DepthEstimator.fromPretrained('nowhere.gguf').catch(() => {})
+  assert.ok(other.pid)
+  await other.dispose()
+  t.mock.method(process, 'getBuiltinModule', () => ({ isSea: () => true }))
+  assert.throws(() => createWorker(), { code: 'INVALID_ARGUMENT', message: /execPath/ })
+  createWorker({ execPath: process.execPath })
+})
