@@ -1,7 +1,7 @@
 // The package as npm delivers it: what is in the tarball, and that it runs where nothing can be compiled.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { cpSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { cpSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { publint } from 'publint'
@@ -35,6 +35,10 @@ test('the tarball holds what runs and what is read, and no sources of a build', 
     files.filter((file) => /binding\.gyp|CMakeLists|\.(cpp|cu|h|map)$/.test(file)),
     [],
   )
+})
+
+test('it is small enough to carry the binaries of every target and the demo models', () => {
+  assert.ok(statSync(tarball).size < 40e6)
 })
 
 test('an install runs no script and brings no build tools', {
