@@ -28,6 +28,7 @@ export * from './pipelines/kandinsky2/index.js'
 export * from './pipelines/kandinsky3/index.js'
 export type { LoadProgress } from './pipelines/loading/open.js'
 export type { PretrainedOptions } from './pipelines/loading/parts.js'
+export { type RecipeOptions, recipeOptions, recipeScheduler } from './pipelines/recipe-options.js'
 export type { OutputType } from './pipelines/sampling/autoencoder.js'
 export type { DecodingOptions, ImageResult } from './pipelines/sampling/decoding.js'
 export {

@@ -92,6 +92,22 @@ export class Generator implements RandomSource {
 }
 
 /**
+ * One generator per picture, seeded with `seed`, `seed + 1` …: each picture can be made again without the others.
+ * @param seed as a Generator takes it; default: a random one
+ * @throws KandinskyError `INVALID_ARGUMENT`
+ */
+export function seededGenerators(seed: number | bigint | undefined, count: number): Generator[] {
+  const first = toUint64(new Generator(seed).seed)
+  return Array.from({ length: count }, (_, i) => new Generator(i === 0 ? (seed ?? Number(first)) : plus(first, i)))
+}
+
+/** In 64 bits, as a number where it is exact. */
+function plus(seed: bigint, i: number): number | bigint {
+  const sum = BigInt.asUintN(64, seed + BigInt(i))
+  return sum <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(sum) : sum
+}
+
+/**
  * One draw for a whole batch, as diffusers' `randn_tensor`: a single source draws `shape` at once; of a list, one
  * source per batch entry, each draws `[1, ...]`; a list of one counts as a single source.
  *

@@ -8,9 +8,11 @@ import { plainSeed } from '../pipelines/call/provenance.js'
 import { DepthEstimator } from '../pipelines/depth-estimator.js'
 import { type Task, type TaskOptions, taskFor } from '../pipelines/families.js'
 import type { PretrainedOptions } from '../pipelines/loading/parts.js'
+import { recipeScheduler } from '../pipelines/recipe-options.js'
 import { Generator } from '../random.js'
 import { schedulerByName, schedulerShortNames } from '../schedulers/registry.js'
 import { demoNotes } from './demo.js'
+import { differences, recipeFrom, withRecipe } from './from.js'
 import { isPicture, type Mix, parseMix, resolveMix } from './mix.js'
 import {
   type CliOption,
@@ -29,6 +31,7 @@ import { formatDuration, formatShare, ProgressBar, say } from './terminal.js'
 
 export const summary = 'make pictures from texts and pictures'
 export const usage = `Usage: kandinsky generate "a red apple" [-m <model>] [-o out.png] [options]
+       kandinsky generate --from picture.png [options]
        kandinsky generate --prompts prompts.txt [options]
        echo "a red apple" | kandinsky generate - [options]`
 export const options: Record<string, CliOption> = {
@@ -58,6 +61,12 @@ export const options: Record<string, CliOption> = {
     value: 'FILE',
     completion: 'file',
     description: 'make a picture of every line of a text file; - for standard input, as instead of the prompt',
+  },
+  from: {
+    type: 'string',
+    value: 'FILE',
+    completion: 'file',
+    description: 'make the picture of this PNG file again: all options are its own, but for those that are given',
   },
   image: { type: 'string', value: 'FILE', completion: 'file', description: 'picture to start from (a path or URL)' },
   strength: {
@@ -100,7 +109,8 @@ export const options: Record<string, CliOption> = {
   seed: {
     type: 'string',
     value: 'N',
-    description: 'seed of the noise; the same seed gives the same picture (default, or -1: random)',
+    description:
+      'seed of the noise; the same seed gives the same picture, further ones have the next seeds (default, or -1: random)',
   },
   steps: {
     type: 'string',
@@ -176,13 +186,17 @@ export const options: Record<string, CliOption> = {
 }
 
 export async function run(invocation: Invocation): Promise<void> {
-  const { values, positionals, signal, json, quiet } = invocation
+  const { signal, json, quiet } = invocation
+  const recipe = await recipeFrom(textOption(invocation.values, 'from'))
+  const { values, positionals } = recipe ? withRecipe(invocation, recipe) : invocation
   const mix = values.mix === undefined ? undefined : parseMix(values.mix as string[])
   const inputs = taskInputs(values)
   const schedulerName = textOption(values, 'scheduler')
   if (schedulerName !== undefined) schedulerByName(schedulerName, {})
+  const recipesScheduler =
+    schedulerName === undefined && recipe?.schedulerConfig ? await recipeScheduler(recipe) : undefined
   const settings = samplingOptions(values)
-  const seed = seedOption(values, 'seed')
+  const seed = seedOption(values, 'seed') ?? new Generator().seed
   const prompts = mix ? await expectNoPrompt(values, positionals) : await readPrompts(values, positionals, signal)
   const outputs = new Outputs(values, prompts.length * (settings.numImagesPerPrompt ?? 1))
   await checkFiles(values, mix)
@@ -191,31 +205,30 @@ export async function run(invocation: Invocation): Promise<void> {
   const model = textOption(values, 'model') ?? (process.env.KANDINSKY_MODEL || demoModel(inputs, bar))
   for (const note of demoNotes(model, values, prompts, mix)) bar.note(note)
 
-  await using pipe = await loadPipeline(model, inputs, invocation, bar)
+  await using pipe = await loadPipeline(model, inputs, { ...invocation, values }, bar)
   if (schedulerName !== undefined) pipe.scheduler = schedulerByName(schedulerName, pipe.scheduler.config)
+  else if (recipesScheduler) pipe.scheduler = recipesScheduler
 
   for (const [i, prompt] of prompts.entries()) {
     const started = performance.now()
-    const generator = new Generator(seed)
     const place = prompts.length > 1 ? { promptIndex: i } : {}
     const { images } = (await pipe.generate({
       ...(mix ? { mix: { items: await resolveMix(mix, signal), weights: mix.weights } } : { prompt }),
       ...inputs,
-      ...{ generator, signal, onStep: reportStep(bar, json, place, prompts.length) },
+      ...{ seed, signal, onStep: reportStep(bar, json, place, prompts.length) },
       ...settings,
     } as unknown as TaskOptions[Task])) as { images: RawImage[] }
     // The mix as it was typed: pictures by their names.
     if (mix) for (const image of images) image.recipe = { ...image.recipe, mix }
     bar.end()
+    if (recipe) for (const note of differences(recipe, images[0]!.recipe!)) bar.note(note)
     const files: string[] = []
     for (const image of images) files.push(await outputs.save(image))
     const seconds = (performance.now() - started) / 1000
-    const made = `(seed ${generator.seed}, ${seconds.toFixed(1)} s)`
+    const made = `(seed ${seed}, ${seconds.toFixed(1)} s)`
     if (json) {
       const text = mix ? {} : { prompt }
-      console.log(
-        JSON.stringify({ type: 'result', files, ...text, ...place, seed: plainSeed(generator.seed), seconds }),
-      )
+      console.log(JSON.stringify({ type: 'result', files, ...text, ...place, seed: plainSeed(seed), seconds }))
     } else if (outputs.toStandardOutput) bar.note(made)
     else if (quiet) console.log(files.join('\n'))
     else say(`${files.join(', ')} ${made}`)

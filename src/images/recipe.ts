@@ -9,7 +9,7 @@ const KEYWORD = 'kandinsky'
 export interface Recipe {
   prompt?: string | undefined
   negativePrompt?: string | undefined
-  /** a string beyond 2^53 */
+  /** with which the picture can be made alone; a string beyond 2^53 */
   seed?: number | string | undefined
   /** class name, e.g. `DDPMScheduler` */
   scheduler?: string | undefined
@@ -20,6 +20,10 @@ export interface Recipe {
   /** in pixels */
   height?: number | undefined
   strength?: number | undefined
+  /** the scheduler's whole config */
+  schedulerConfig?: object | undefined
+  priorNumInferenceSteps?: number | undefined
+  priorGuidanceScale?: number | undefined
   model?: string | undefined
   modelHash?: string | undefined
   /** program and version, e.g. `node-kandinsky 0.1.0` */
@@ -67,7 +71,8 @@ function toJson(recipe: Recipe): string {
 
 /** Prompt, negative prompt and one line of `Name: value` pairs, each where known. */
 function formatParameters(recipe: Recipe): string {
-  const { prompt, negativePrompt, seed, width, height } = recipe
+  const { prompt, negativePrompt, width, height } = recipe
+  const seed = recipe.seed ?? (recipe.generator as Recipe | undefined)?.seed
   const values = {
     Steps: recipe.numInferenceSteps,
     Sampler: recipe.scheduler,

@@ -103,7 +103,8 @@ export class Network<Class extends NetworkClass = NetworkClass> {
   readonly config: Config
   readonly device: string
   readonly #component: Component
-  readonly #weights: WeightType | undefined
+  /** the type that was asked for; undefined: as stored */
+  readonly weights: WeightType | undefined
   readonly #settings: { threads: number; packing: Packing; tiling: Tiling }
   readonly #dryRun: NetworkOptions['dryRun']
   readonly #group: NetworkGroup
@@ -122,7 +123,7 @@ export class Network<Class extends NetworkClass = NetworkClass> {
     const { device, weights, settings } = checkNetworkOptions(options)
     this.device = device
     this.#component = component
-    this.#weights = weights
+    this.weights = weights
     this.#settings = settings
     this.#dryRun = options.dryRun
     this.#group = options.group ?? new NetworkGroup()
@@ -195,7 +196,7 @@ export class Network<Class extends NetworkClass = NetworkClass> {
       className: this.className,
       component: this.name,
       config: this.config,
-      tensors: tensorSources(this.#component, this.#weights),
+      tensors: tensorSources(this.#component, this.weights),
       device: this.device,
       ...this.#settings,
       dryRun: this.#dryRun !== undefined,

@@ -73,6 +73,44 @@ test('a depth model makes the hint of a picture', async (t) => {
   assert.deepEqual((await loadImage(output)).data, (await loadImage(expected)).data)
 })
 
+test('--from makes a picture again, with changes where they are given', async (t) => {
+  const folder = temporaryFolder(t)
+  const file = (name) => path.join(folder, name)
+  const refuses = (args, message) => assert.rejects(generate(...args), ({ stderr }) => message.test(stderr))
+  const bytes = async (name) => Buffer.from((await loadImage(file(name))).data)
+  await generate(
+    '-m',
+    decoder,
+    'a cat',
+    '--negative',
+    'blur',
+    '--count',
+    '2',
+    '--scheduler',
+    'ddim',
+    '-o',
+    file('a.png'),
+    ...short,
+  )
+  await generate('-m', decoder, '--from', file('a-2.png'), '-o', file('b.png'))
+  assert.deepEqual(await bytes('b.png'), await bytes('a-2.png'))
+  await generate('-m', decoder, '--from', file('a-2.png'), 'a dog', '--steps', '3', '-o', file('c.png'))
+  const [a, c] = [await readRecipe(file('a-2.png')), await readRecipe(file('c.png'))]
+  assert.deepEqual(
+    [c.prompt, c.numInferenceSteps, c.seed, c.scheduler, c.negativePrompt],
+    ['a dog', 3, a.seed, 'DDIMScheduler', 'blur'],
+  )
+  await generate('-m', decoder, '--mix', 'a cat=0.25', '--mix', `${picture}=0.75`, '-o', file('d.png'), ...short)
+  await generate('-m', decoder, '--from', file('d.png'), '-o', file('e.png'))
+  assert.deepEqual(await bytes('e.png'), await bytes('d.png'))
+  await generate('-m', decoder, 'a cat', '--image', picture, '--strength', '0.5', '-o', file('f.png'), ...short)
+  await refuses(['-m', decoder, '--from', file('f.png')], /made with --image; name that picture again/)
+  await generate('-m', decoder, '--from', file('f.png'), '--image', picture, '-o', file('g.png'))
+  assert.deepEqual(await bytes('g.png'), await bytes('f.png'))
+  await refuses(['-m', decoder, '--from', picture], /carries a recipe/)
+  await refuses(['-m', decoder, '--from', file('none.png')], /--from .* does not exist/)
+})
+
 test('texts and pictures mix', async (t) => {
   const output = path.join(temporaryFolder(t), 'out.png')
   await generate('-m', decoder, '--mix', 'a cat, E=mc2=0.25', '--mix', `${picture}=0.75`, '-o', output, ...short)

@@ -1,6 +1,6 @@
 // Checks of the options that pipelines share. Everything is checked before anything is computed.
 import { invalid, KandinskyError, suggestion } from '../../errors.js'
-import { Generator, type RandomSource } from '../../random.js'
+import { type RandomSource, seededGenerators } from '../../random.js'
 import { Tensor } from '../../tensor.js'
 
 /**
@@ -85,15 +85,44 @@ export function expectOneOrEach(name: string, given: number, each: string, wante
   )
 }
 
-/** One source of noise for all rows, or one per row; none given: a randomly seeded one. */
-export function expectGenerator(value: unknown, rows: number): RandomSource | RandomSource[] {
-  if (value === undefined) return new Generator()
+/** Where the noise of a call comes from. */
+export interface NoiseOptions {
+  /**
+   * Picture i is made from noise of its own, that of `seed + i`, and can be made again without the others: what its recipe
+   * says. Default: a random one. An integer from -2^63 to 2^64 - 1, beyond 2^53 as a bigint
+   */
+  seed?: number | bigint | undefined
+  /**
+   * Instead of a seed, as in the reference: one source of noise, whose one stream the pictures of a call share, or one per
+   * picture
+   */
+  generator?: RandomSource | RandomSource[] | undefined
+}
+
+/**
+ * @param pictures of the call
+ * @param rows of the batch that they are made from: a multiple of the pictures. Of generators for each picture, each draws
+ *   for all rows of its own
+ * @throws KandinskyError `INVALID_ARGUMENT`
+ */
+export function expectNoise(
+  { generator: value, seed }: NoiseOptions,
+  pictures: number,
+  rows = pictures,
+): RandomSource | RandomSource[] {
+  if (value === undefined) return repeatList(seededGenerators(seed, pictures), rows / pictures)
+  if (seed !== undefined) throw invalid('seed', 'nothing beside a generator', seed)
   const sources = Array.isArray(value) ? value : [value]
   if (!sources.every((source) => typeof source?.randn === 'function'))
     throw invalid('generator', 'an object with a randn method, or an array of them', value)
+  if (sources.length === pictures && Array.isArray(value)) return repeatList(value, rows / pictures)
   if (sources.length !== 1 && sources.length !== rows)
     throw invalid('generator', `one generator or an array of ${rows}, one per row`, value)
-  return value as RandomSource | RandomSource[]
+  return value
+}
+
+function repeatList<T>(list: readonly T[], times: number): T[] {
+  return Array.from({ length: times }, () => list).flat()
 }
 
 /** Largest side in pixels that a size option may ask for; beyond it even the latents are absurd. */

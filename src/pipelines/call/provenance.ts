@@ -5,8 +5,8 @@ import path from 'node:path'
 import type { Checkpoint } from '../../checkpoint/open.js'
 import type { RawImage } from '../../images/image.js'
 import type { Recipe } from '../../images/recipe.js'
-import { Generator, type RandomSource } from '../../random.js'
-import type { Tensor } from '../../tensor.js'
+import { Generator, type GeneratorAlgorithm, type GeneratorPosition, type RandomSource } from '../../random.js'
+import { Tensor } from '../../tensor.js'
 import { version } from '../../version.js'
 
 /** Name and hash of a checkpoint, for recipes. */
@@ -47,27 +47,76 @@ async function readStart(file: string, offset: number, length: number): Promise<
   }
 }
 
-export interface RecipeSources {
-  /** one for all pictures, or one each */
-  generator: RandomSource | readonly RandomSource[]
-  /** for equal shares of the pictures, in order */
-  prompts?: readonly Recipe[]
+/** Where a generator stood when a call began. */
+export interface NoiseOrigin {
+  seed: number | string
+  algorithm: GeneratorAlgorithm
+  position: GeneratorPosition
 }
 
-/** Gives each picture its recipe, with its own prompt and seed. Tensors carry none. */
+/** One for all pictures of a call, or one each; of other sources of noise nothing is known. */
+export type NoiseOrigins = readonly (NoiseOrigin | undefined)[]
+
+export function originsOf(generator: RandomSource | readonly RandomSource[]): NoiseOrigins {
+  return [generator].flat().map((source) => {
+    if (!(source instanceof Generator)) return undefined
+    const { seed, algorithm, position } = source
+    return { seed: plainSeed(seed), algorithm, position }
+  })
+}
+
+/** Tells pictures and tensors apart: one hash of each picture, or of each row of a tensor. */
+export function hashesOf(values: readonly (RawImage | Tensor)[]): string[] {
+  return values.flatMap((value) => {
+    if (!(value instanceof Tensor)) return hash(value.data, [value.height, value.width, value.channels])
+    const length = value.data.length / value.shape[0]!
+    const row = (i: number) => value.data.subarray(i * length, (i + 1) * length)
+    return Array.from({ length: value.shape[0]! }, (_, i) => hash(row(i), value.shape.slice(1)))
+  })
+}
+
+function hash({ buffer, byteOffset, byteLength }: Uint8Array | Float32Array, shape: readonly number[]): string {
+  const bytes = new Uint8Array(buffer, byteOffset, byteLength)
+  return createHash('sha256').update(`${shape} `).update(bytes).digest('hex').slice(0, 16)
+}
+
+/** What differs between the pictures of a call. */
+export interface RecipeSources {
+  origins: NoiseOrigins
+  /** for equal shares of the pictures, in order */
+  prompts?: readonly Recipe[] | undefined
+  /** hashes of pictures and embeddings that went in, by option; each list for equal shares of the pictures */
+  inputs?: Readonly<Record<string, readonly string[]>> | undefined
+}
+
+/** Gives each picture its recipe: all that makes it again, alone. Tensors carry none. */
 export function attachRecipe(
   images: RawImage[] | Tensor,
   recipe: Recipe,
-  { generator, prompts = [] }: RecipeSources,
+  { origins, prompts = [], inputs = {} }: RecipeSources,
 ): void {
   if (!Array.isArray(images)) return
   for (const [index, image] of images.entries()) {
-    const source = Array.isArray(generator) ? (generator[index] ?? generator[0]) : generator
-    const seed = source instanceof Generator ? plainSeed(source.seed) : undefined
+    const share = <T>(values: readonly T[]) => values[Math.floor((index * values.length) / images.length)]
     const { width, height } = image
-    const prompt = prompts[Math.floor((index * prompts.length) / images.length)]
-    image.recipe = { ...prompt, ...recipe, seed, index, width, height, version: `node-kandinsky ${version}` }
+    image.recipe = {
+      ...share(prompts),
+      ...recipe,
+      ...Object.fromEntries(Object.entries(inputs).map(([name, hashes]) => [name, share(hashes)])),
+      ...noiseOf(origins, index, images.length),
+      ...{ index, width, height, version: `node-kandinsky ${version}` },
+    }
   }
+}
+
+/** A seed where that is all, otherwise the generator, and how many pictures share its stream. */
+function noiseOf(origins: NoiseOrigins, index: number, pictures: number): Recipe {
+  const isOwn = origins.length === pictures
+  const origin = isOwn ? origins[index] : origins[0]
+  if (!origin) return {}
+  const { seed, algorithm, position } = origin
+  if (isOwn && algorithm === 'torch-cpu' && position.drawn === 0) return { seed }
+  return { generator: { ...origin, ...(!isOwn && { pictures }) } }
 }
 
 /** A seed as JSON holds it without loss. */

@@ -1,14 +1,14 @@
 // A prior and a decoder in one call, after diffusers' pipeline_kandinsky_combined.py and pipeline_kandinsky2_2_combined.py.
 import type { Checkpoint } from '../../checkpoint/pipeline-files.js'
 import { invalid, KandinskyError } from '../../errors.js'
-import type { RawImage } from '../../images/image.js'
+import { RawImage } from '../../images/image.js'
 import { resolveImages, type TensorOrImage } from '../../images/processing.js'
 import { maskShape } from '../../images/processing-inpaint.js'
 import type { Recipe } from '../../images/recipe.js'
-import { Generator, type RandomSource } from '../../random.js'
-import { rowsOf, Tensor } from '../../tensor.js'
-import { type Exact, expectOptions } from '../call/options.js'
+import { rowsOf, Tensor, tileRows } from '../../tensor.js'
+import { type Exact, expectOptions, type NoiseOptions } from '../call/options.js'
 import { type CallOptions, streamCall } from '../call/progress.js'
+import { hashesOf } from '../call/provenance.js'
 import { inTurn } from '../call/turns.js'
 import { openPrior, openSource } from '../loading/open.js'
 import { checkPretrainedOptions, offloadGroup, type PretrainedOptions } from '../loading/parts.js'
@@ -16,7 +16,7 @@ import { load, type PipelineClass, pretrainedOptionNames } from '../loading/pipe
 import type { DecodingOptions, ImageResult, ImagesOf } from '../sampling/decoding.js'
 import type { DecoderPipeline } from './decoder.js'
 import type { KandinskyPriorPipeline } from './kandinsky-prior.js'
-import type { ImageOrPrompt, PriorOptions, PriorResult } from './prior.js'
+import type { ImageOrPrompt, PriorJob, PriorOptions, PriorResult } from './prior.js'
 
 export interface CombinedPretrainedOptions extends PretrainedOptions {
   /** where the prior is, when `source` holds only the decoder and does not say */
@@ -81,6 +81,8 @@ interface Embedding {
   /** for the decoders of 2.1, which read prompts; as in the reference they do not get the negative ones */
   prompt: string[]
   images: Record<string, ImageOption>
+  /** for both: the decoder continues the streams where the prior stopped */
+  generator: NoiseOptions['generator']
   recipes: Recipe[]
   embed(): Promise<PriorResult>
 }
@@ -149,15 +151,12 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
     options: Exact<CombinedOptions<Options>, Given>,
   ): Promise<ImageResult<ImagesOf<Given>>> {
     expectOptions(options, [...priorOnly, ...this.decoderPipe.optionNames])
-    // One generator for both: the decoder continues the stream where the prior stopped.
-    const generator = options.generator ?? new Generator()
-    const embedding =
-      options.mix === undefined ? await this.#prompted(options, generator) : this.#mixed(options, generator)
+    const embedding = options.mix === undefined ? await this.#prompted(options) : this.#mixed(options)
     const decoding = Object.fromEntries(Object.entries(options).filter(([name]) => !priorOnly.includes(name)))
-    const { embeddings, numImagesPerPrompt, prompt, images, recipes } = embedding
+    const { embeddings, numImagesPerPrompt, prompt, images, generator, recipes } = embedding
     const defaultGuidance = this.decoderPipe.components.defaults?.guidanceScale ?? DECODER_GUIDANCE
     const decoderOptions = {
-      ...{ ...decoding, ...images, generator, numImagesPerPrompt, prompt },
+      ...{ ...decoding, ...images, seed: undefined, generator, numImagesPerPrompt, prompt },
       guidanceScale: options.guidanceScale ?? defaultGuidance,
     }
     // The decoder's options must fail now, not after the prior has run.
@@ -182,11 +181,11 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
     await this.dispose()
   }
 
-  async #prompted(options: CombinedOptions<DecodingOptions>, generator: GeneratorOption): Promise<Embedding> {
+  async #prompted(options: CombinedOptions<DecodingOptions>): Promise<Embedding> {
     const { prompt, negativePrompt, numImagesPerPrompt, latents } = options
     const job = this.priorPipe.check({
       ...{ prompt: prompt!, negativePrompt, numImagesPerPrompt, latents },
-      ...priorRun(options, generator),
+      ...priorRun(options),
     })
     const { prompts, negatives, count } = job
     return {
@@ -194,41 +193,55 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
       numImagesPerPrompt: undefined,
       prompt: repeatEach(prompts, count),
       images: await spreadImages(options, prompts.length, count),
-      recipes: prompts.map((text, i) => ({ prompt: text, negativePrompt: negatives?.[i] })),
+      generator: options.generator ?? [job.generator].flat().slice(0, prompts.length * count),
+      recipes: prompts.map((text, i) => ({ prompt: text, negativePrompt: negatives?.[i], ...priorRecipe(job) })),
       embed: () => this.priorPipe.run(job),
     }
   }
 
-  #mixed(options: CombinedOptions<DecodingOptions>, generator: GeneratorOption): Embedding {
+  #mixed(options: CombinedOptions<DecodingOptions>): Embedding {
     const { prompt, mix, negativePrompt, numImagesPerPrompt, latents } = options
     if (prompt !== undefined) throw invalid('prompt', 'nothing beside a mix', prompt)
     if (negativePrompt !== undefined && typeof negativePrompt !== 'string')
       throw invalid('negativePrompt', 'one string beside a mix', negativePrompt)
     const { items, weights } = expectMix(mix)
+    // From a seed every picture has an embedding of its own; from a generator all share one, as in the reference.
+    const shared = options.generator !== undefined
+    const run = { ...priorRun(options), numImagesPerPrompt: shared ? undefined : numImagesPerPrompt }
+    const job = this.priorPipe.check({ ...run, prompt: '' })
+    const embeddings = shared ? 1 : job.count
+    const generator = options.generator ?? [job.generator].flat()
     return {
-      embeddings: 1,
-      numImagesPerPrompt,
-      // A decoder that reads prompts, too, gets an empty one: the mix says it all.
-      prompt: [''],
+      ...{ embeddings, generator },
+      numImagesPerPrompt: shared ? numImagesPerPrompt : undefined,
+      // A decoder that reads prompts, too, gets empty ones: the mix says it all.
+      prompt: Array(embeddings).fill(''),
       images: {},
-      recipes: [{ negativePrompt, mix: { items: items.map(describeItem), weights } }],
-      embed: () =>
-        this.priorPipe.interpolate(items, weights, { negativePrompt, latents, ...priorRun(options, generator) }),
+      recipes: [{ negativePrompt, mix: { items: items.map(describeItem), weights }, ...priorRecipe(job) }],
+      embed: () => {
+        const starts = latents && tileRows(latents, embeddings)
+        const noise = { seed: undefined, generator, latents: starts }
+        return this.priorPipe.interpolate(items, weights, { ...run, ...noise, negativePrompt })
+      },
     }
   }
 }
 
-type GeneratorOption = RandomSource | RandomSource[]
-
 /** The options of the prior's steps under the prior's own names. */
-function priorRun(options: CombinedOptions<DecodingOptions>, generator: GeneratorOption) {
-  const { priorGuidanceScale, priorNumInferenceSteps, priorCallbackOnStepEnd, signal, onStep } = options
+function priorRun(options: CombinedOptions<DecodingOptions>) {
+  const { priorGuidanceScale, priorNumInferenceSteps, priorCallbackOnStepEnd, seed, generator, signal, onStep } =
+    options
   return {
-    ...{ generator, signal, onStep },
+    ...{ seed, generator, signal, onStep },
     guidanceScale: priorGuidanceScale,
     numInferenceSteps: priorNumInferenceSteps,
     callbackOnStepEnd: priorCallbackOnStepEnd,
   }
+}
+
+/** The prior's part of a recipe. */
+function priorRecipe({ steps, guidanceScale }: PriorJob): Recipe {
+  return { priorNumInferenceSteps: steps, priorGuidanceScale: guidanceScale }
 }
 
 function optionNames({ decoderClass }: CombinedClass<unknown>): string[] {
@@ -242,9 +255,10 @@ function expectMix(mix: unknown): Mix {
   return { items, weights }
 }
 
-/** How a recipe names an item. */
-function describeItem(item: ImageOrPrompt): string {
-  return typeof item === 'string' ? item : '(a picture)'
+/** How a recipe names an item: a text as it is, a picture by its hash. */
+function describeItem(item: ImageOrPrompt): string | { image: string | undefined } {
+  if (typeof item === 'string') return item
+  return { image: item instanceof RawImage || item instanceof Tensor ? hashesOf([item])[0] : undefined }
 }
 
 type ImageOption = TensorOrImage | readonly TensorOrImage[]

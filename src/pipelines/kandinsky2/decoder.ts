@@ -8,7 +8,7 @@ import type { UNetConditioning } from '../../networks/calls.js'
 import { concatChannels, concatRows, repeatRows, splitChannels, Tensor } from '../../tensor.js'
 import { type Exact, expectOptions, expectTensor } from '../call/options.js'
 import { checkCallOptions, streamCall } from '../call/progress.js'
-import { attachRecipe, type RecipeSources } from '../call/provenance.js'
+import { attachRecipe, hashesOf, type RecipeSources } from '../call/provenance.js'
 import { inTurn } from '../call/turns.js'
 import { type ComponentsOf, callDefaults, modelIdentity, network, scheduler } from '../loading/parts.js'
 import { decodeImages } from '../sampling/autoencoder.js'
@@ -17,6 +17,7 @@ import {
   checkDecoding,
   type DecodingDefaults,
   type DecodingOptions,
+  decodingRecipe,
   type ImageResult,
   type ImagesOf,
 } from '../sampling/decoding.js'
@@ -67,6 +68,7 @@ export interface DecoderJob extends CheckedCall {
   recipe?: Recipe
   /** for the recipes */
   prompts?: RecipeSources['prompts']
+  inputs?: RecipeSources['inputs']
 }
 
 /** Embeddings of one call, joined; no negative ones where guidance is off. */
@@ -98,7 +100,8 @@ export abstract class DecoderPipeline<
     expectOptions(options, [...embedsNames, ...this.optionNames])
     const embeds = this.#joinEmbeds(options)
     const job = await this.check(options, embeds.imageEmbeds.shape[0]!)
-    const images = await inTurn(this.components.unet.device, job.signal, () => this.run(job, embeds))
+    const inputs = { ...job.inputs, imageEmbeds: hashesOf([embeds.imageEmbeds]) }
+    const images = await inTurn(this.components.unet.device, job.signal, () => this.run({ ...job, inputs }, embeds))
     return { images: images as ImagesOf<Given> }
   }
 
@@ -148,9 +151,9 @@ export abstract class DecoderPipeline<
     return { ...this.defaults, ...this.components.defaults }
   }
 
-  #recipe({ scheduler, steps, guidanceScale }: CheckedCall): Recipe {
-    const { name: model, hash: modelHash } = this.components.identity ?? {}
-    return { scheduler: scheduler.constructor.name, numInferenceSteps: steps, guidanceScale, model, modelHash }
+  #recipe(job: CheckedCall): Recipe {
+    const { unet, identity } = this.components
+    return decodingRecipe(job, unet, identity)
   }
 
   /** The guided UNet. */

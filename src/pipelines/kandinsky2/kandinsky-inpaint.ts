@@ -21,7 +21,7 @@ export class KandinskyInpaintPipeline extends DecoderPipeline<KandinskyInpaintOp
 
   async check(options: KandinskyInpaintOptions, embeddings: number): Promise<DecoderJob> {
     const call = this.checkDecoding(options, embeddings)
-    const begin = await inpaintStart(this.components.movq, options, call, false)
-    return withPrompts(this.components, options, { ...call, begin })
+    const start = await inpaintStart(this.components.movq, options, call, false)
+    return withPrompts(this.components, options, { ...call, ...start })
   }
 }

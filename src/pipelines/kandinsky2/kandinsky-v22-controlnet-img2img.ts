@@ -2,6 +2,7 @@
 // pipeline_kandinsky2_2_controlnet_img2img.py. Its embeddings usually come from `KandinskyV22PriorEmb2EmbPipeline` with
 // the same picture. The reference takes height for width and width for height; this does not.
 
+import { hashesOf } from '../call/provenance.js'
 import { type DecodingOptions, decodingOptionNames } from '../sampling/decoding.js'
 import { type ImageStartOptions, imageStart } from '../sampling/image-start.js'
 import { type DecoderJob, DecoderPipeline } from './decoder.js'
@@ -16,10 +17,13 @@ export class KandinskyV22ControlnetImg2ImgPipeline extends DecoderPipeline<Contr
 
   async check(options: ControlnetImg2ImgOptions, embeddings: number): Promise<DecoderJob> {
     const call = this.checkDecoding(options, embeddings)
-    const [{ begin, recipe }, hint] = await Promise.all([
+    const [{ begin, recipe, inputs }, hint] = await Promise.all([
       imageStart(this.components.movq, options, call),
       loadHint(options.hint, call),
     ])
-    return { ...call, recipe, begin: async () => ({ ...(await begin()), conditioning: { hint } }) }
+    return {
+      ...{ ...call, recipe, inputs: { ...inputs, hint: hashesOf([hint]) } },
+      begin: async () => ({ ...(await begin()), conditioning: { hint } }),
+    }
   }
 }

@@ -1,5 +1,6 @@
 // Image embedding and control image (depth) to picture, after diffusers' pipeline_kandinsky2_2_controlnet.py.
 
+import { hashesOf } from '../call/provenance.js'
 import { type DecodingOptions, decodingOptionNames } from '../sampling/decoding.js'
 import { type LatentsOption, noiseStart } from '../sampling/noise-start.js'
 import { type DecoderJob, DecoderPipeline, decoderParts } from './decoder.js'
@@ -19,6 +20,10 @@ export class KandinskyV22ControlnetPipeline extends DecoderPipeline<ControlnetOp
     const call = this.checkDecoding(options, embeddings)
     const begin = noiseStart(call, options)
     const hint = await loadHint(options.hint, call)
-    return { ...call, begin: async () => ({ ...(await begin()), conditioning: { hint } }) }
+    return {
+      ...call,
+      inputs: { hint: hashesOf([hint]) },
+      begin: async () => ({ ...(await begin()), conditioning: { hint } }),
+    }
   }
 }

@@ -16,6 +16,6 @@ export class KandinskyV22InpaintPipeline extends DecoderPipeline<InpaintOptions>
 
   async check(options: InpaintOptions, embeddings: number): Promise<DecoderJob> {
     const call = this.checkDecoding(options, embeddings)
-    return { ...call, begin: await inpaintStart(this.components.movq, options, call, true) }
+    return { ...call, ...(await inpaintStart(this.components.movq, options, call, true)) }
   }
 }

@@ -2,19 +2,20 @@
 import { invalid, KandinskyError } from '../../errors.js'
 import type { ImageInput, RawImage } from '../../images/image.js'
 import { type ClipProcessorConfig, clipPreprocess, resolveImages } from '../../images/processing.js'
-import { Generator, type RandomSource, randnTensor } from '../../random.js'
+import { type RandomSource, randnTensor } from '../../random.js'
 import type { Scheduler } from '../../schedulers/scheduler.js'
 import { elementCount, repeatRows, sliceRows, Tensor, tileRows } from '../../tensor.js'
 import { ClipTokenizer } from '../../tokenizers/clip.js'
 import {
   type Exact,
-  expectGenerator,
   expectInteger,
+  expectNoise,
   expectNumber,
   expectOptions,
   expectPrompts,
   expectTensor,
   maxImages,
+  type NoiseOptions,
 } from '../call/options.js'
 import { type CallOptions, callOptionNames, checkCallOptions, streamCall } from '../call/progress.js'
 import { inTurn } from '../call/turns.js'
@@ -36,7 +37,7 @@ import { EmbeddingCache } from './embedding-cache.js'
 import { encodeText, joinText } from './prior-text.js'
 
 /** What every call of a prior takes. */
-export interface PriorCallOptions extends CallOptions {
+export interface PriorCallOptions extends CallOptions, NoiseOptions {
   /** one prompt or a batch */
   prompt: string | string[]
   /**
@@ -50,8 +51,6 @@ export interface PriorCallOptions extends CallOptions {
   numInferenceSteps?: number | undefined
   /** classifier-free guidance, off up to 1; default 4 */
   guidanceScale?: number | undefined
-  /** source of noise, or one per row; default: a randomly seeded one */
-  generator?: RandomSource | RandomSource[] | undefined
 }
 
 export interface PriorOptions extends PriorCallOptions {
@@ -93,7 +92,7 @@ export const priorParts = {
 export type PriorComponents = ComponentsOf<typeof priorParts>
 
 export const priorCallOptionNames = [
-  ...['prompt', 'negativePrompt', 'numImagesPerPrompt', 'numInferenceSteps', 'guidanceScale', 'generator'],
+  ...['prompt', 'negativePrompt', 'numImagesPerPrompt', 'numInferenceSteps', 'guidanceScale', 'seed', 'generator'],
   ...callOptionNames,
 ]
 const textOptionNames = [...priorCallOptionNames, 'latents']
@@ -175,7 +174,7 @@ export abstract class PriorPipeline<Options extends PriorCallOptions> extends Sa
   /**
    * Weighted sum of the embeddings of texts and images.
    *
-   * Every string costs one run of the prior from noise, in order, all from the same generator; one more run makes the
+   * Every string costs one run of the prior from noise, in order, all from the same streams; one more run makes the
    * negative embedding. Weights are used as they are, not normalised. Runs that were made before with the same noise, as
    * for each frame of an interpolation, are remembered, and report no steps.
    */
@@ -193,8 +192,11 @@ export abstract class PriorPipeline<Options extends PriorCallOptions> extends Sa
     const { negativePriorPrompt, negativePrompt, ...shared } = options
     if (negativePrompt !== undefined && typeof negativePrompt !== 'string')
       throw invalid('negativePrompt', 'a string', negativePrompt)
-    const call = { ...shared, generator: shared.generator ?? new Generator(), negativePrompt: negativePriorPrompt }
-    this.checkText({ ...call, prompt: '' })
+    const unseeded = { ...shared, negativePrompt: negativePriorPrompt }
+    const { count, generator: sources } = this.checkText({ ...unseeded, prompt: '' })
+    // The same streams for all runs.
+    const generator = shared.generator ?? [sources].flat().slice(0, count)
+    const call = { ...unseeded, seed: undefined, generator }
     const items = await Promise.all(imagesAndPrompts.map((item) => this.#resolve(item, shared.signal)))
 
     return inTurn(this.components.prior.device, shared.signal, async () => {
@@ -239,12 +241,13 @@ export abstract class PriorPipeline<Options extends PriorCallOptions> extends Sa
     if (negatives && negatives.length !== prompts.length)
       throw invalid('negativePrompt', `as many negative prompts as prompts (${prompts.length})`, options.negativePrompt)
     const count = expectInteger('numImagesPerPrompt', options.numImagesPerPrompt ?? 1, 1, maxImages)
-    const rows = (prompts.length + (negatives?.length ?? 0)) * count
+    const pictures = prompts.length * count
+    const rows = negatives ? 2 * pictures : pictures
     const { defaults = {} } = this.components
     const wanted = options.numInferenceSteps ?? defaults.numInferenceSteps ?? 25
     const steps = expectInteger('numInferenceSteps', wanted, 1, 1000)
     const guidanceScale = expectNumber('guidanceScale', options.guidanceScale ?? defaults.guidanceScale ?? 4)
-    const generator = expectGenerator(options.generator, rows)
+    const generator = expectNoise(options, pictures, rows)
     const scheduler = this.scheduler.clone()
     scheduler.setTimesteps(steps)
     const call = checkCallOptions(options)

@@ -5,7 +5,7 @@ import { Tensor } from '../../tensor.js'
 import { T5Tokenizer } from '../../tokenizers/t5.js'
 import { type Exact, expectOptions } from '../call/options.js'
 import { checkCallOptions, streamCall } from '../call/progress.js'
-import { attachRecipe } from '../call/provenance.js'
+import { attachRecipe, hashesOf, type RecipeSources } from '../call/provenance.js'
 import { inTurn } from '../call/turns.js'
 import { type ComponentsOf, callDefaults, modelIdentity, network, scheduler, tokenizer } from '../loading/parts.js'
 import { decodeImages } from '../sampling/autoencoder.js'
@@ -14,6 +14,7 @@ import {
   checkDecoding,
   type DecodingDefaults,
   type DecodingOptions,
+  decodingRecipe,
   type ImageResult,
   type ImagesOf,
 } from '../sampling/decoding.js'
@@ -49,6 +50,7 @@ export interface Kandinsky3Job extends CheckedCall {
   begin(): Promise<Start>
   /** what the pipeline adds to the recipe */
   recipe?: Recipe
+  inputs?: RecipeSources['inputs']
 }
 
 /** @typeParam Options those of `generate` */
@@ -95,7 +97,7 @@ export abstract class Kandinsky3Base<
   /** Does what was checked. */
   async run(job: Kandinsky3Job): Promise<RawImage[] | Tensor> {
     const { unet, movq, identity } = this.components
-    const { scheduler, generator, guidanceScale, signal, outputType, count, steps, prompts } = job
+    const { scheduler, generator, guidanceScale, signal, outputType, count, prompts } = job
     const withGuidance = isGuided(guidanceScale)
     const encoded = await encodePrompts(this.components, prompts, withGuidance, signal)
     const text = textConditioning(encoded, count, withGuidance)
@@ -112,10 +114,14 @@ export abstract class Kandinsky3Base<
       preview: job.preview ? await previewer(movq) : undefined,
     }).finally(() => unet.releaseWeights())
     const images = await decodeImages(movq, latents, outputType, signal)
-    const { name, hash } = identity ?? {}
-    const made = { scheduler: scheduler.constructor.name, numInferenceSteps: steps, guidanceScale }
-    const texts = prompts.prompts?.map((prompt, i) => ({ prompt, negativePrompt: prompts.negatives?.[i] }))
-    attachRecipe(images, { ...made, model: name, modelHash: hash, ...job.recipe }, { generator, prompts: texts })
+    const texts = prompts.prompts?.map((prompt, i) => ({
+      ...{ prompt, negativePrompt: prompts.negatives?.[i] },
+      ...contextRecipe(encoded.attentionMask, i),
+    }))
+    const given = prompts.given && { promptEmbeds: hashesOf([prompts.given.embeds]) }
+    const { origins } = job
+    const inputs = { ...job.inputs, ...given }
+    attachRecipe(images, { ...decodingRecipe(job, unet, identity), ...job.recipe }, { origins, inputs, prompts: texts })
     return images
   }
 
@@ -131,4 +137,14 @@ export abstract class Kandinsky3Base<
   #checkPrompts(options: PromptOptions): CheckedPrompts {
     return checkPrompts(options, Number(this.components.unet.config.encoder_hid_dim ?? 4096))
   }
+}
+
+/**
+ * The UNet pools the text over all tokens, those beyond a prompt's own end, too, as in the reference: beside a longer prompt
+ * a picture is another one than alone.
+ */
+function contextRecipe(mask: Tensor, index: number): Recipe {
+  const tokens = mask.shape[1]!
+  const own = mask.data.subarray(index * tokens, (index + 1) * tokens).reduce((sum, value) => sum + value, 1)
+  return own < tokens ? { contextTokens: tokens } : {}
 }

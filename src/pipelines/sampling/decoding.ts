@@ -1,21 +1,25 @@
 // The options of every call that makes pictures, checked once.
 import type { RawImage } from '../../images/image.js'
+import type { Recipe } from '../../images/recipe.js'
+import type { WeightType } from '../../native.js'
 import type { RandomSource } from '../../random.js'
 import type { Scheduler } from '../../schedulers/scheduler.js'
 import type { Tensor } from '../../tensor.js'
 import {
   expectBoolean,
-  expectGenerator,
   expectInteger,
+  expectNoise,
   expectNumber,
   expectOneOf,
   maxImages,
   maxSide,
+  type NoiseOptions,
 } from '../call/options.js'
 import { type CallOptions, callOptionNames, checkCallOptions } from '../call/progress.js'
+import { type ModelIdentity, type NoiseOrigins, originsOf } from '../call/provenance.js'
 import { latentChannels, latentSide, type Movq, movqScaleFactor, type OutputType } from './autoencoder.js'
 
-export interface DecodingOptions extends CallOptions {
+export interface DecodingOptions extends CallOptions, NoiseOptions {
   /**
    * pixels, default 512; rounded up to a multiple of 64. A checkpoint may have defaults of its own for this and the
    * next three (generation_config.json)
@@ -28,8 +32,6 @@ export interface DecodingOptions extends CallOptions {
   guidanceScale?: number | undefined
   /** pictures per embedding, default 1 */
   numImagesPerPrompt?: number | undefined
-  /** source of noise, or one per picture; default: a randomly seeded one */
-  generator?: RandomSource | RandomSource[] | undefined
   /** `image`: RawImage; `float`: Tensor [n, height, width, 3] in 0..1; `latent`: Tensor [n, 4, h, w]. Default `image` */
   outputType?: OutputType | undefined
   /** step events carry small pictures of the state so far; default false */
@@ -43,6 +45,7 @@ export const decodingOptionNames = [
     numInferenceSteps: true,
     guidanceScale: true,
     numImagesPerPrompt: true,
+    seed: true,
     generator: true,
     outputType: true,
     preview: true,
@@ -73,6 +76,8 @@ export interface CheckedCall extends CallOptions {
   steps: number
   guidanceScale: number
   generator: RandomSource | RandomSource[]
+  /** for the recipes */
+  origins: NoiseOrigins
   outputType: OutputType
   preview: boolean
   /** this call's own, its timesteps set */
@@ -105,13 +110,29 @@ export function checkDecoding(
   const steps = expectInteger('numInferenceSteps', options.numInferenceSteps ?? defaults.numInferenceSteps, 1, 1000)
   const scheduler = own.clone()
   scheduler.setTimesteps(steps)
+  const generator = expectNoise(options, embeddings * count)
   return {
     ...checkCallOptions(options),
     ...{ embeddings, count, steps, scheduler },
     ...{ height: h * factor, width: w * factor, latentShape: [embeddings * count, latentChannels(movq), h, w] },
     guidanceScale: expectNumber('guidanceScale', options.guidanceScale ?? defaults.guidanceScale),
-    generator: expectGenerator(options.generator, embeddings * count),
+    ...{ generator, origins: originsOf(generator) },
     outputType: expectOneOf('outputType', options.outputType ?? 'image', ['image', 'float', 'latent']),
     preview: expectBoolean('preview', options.preview ?? false),
+  }
+}
+
+/** What a call says of every picture that it makes. */
+export function decodingRecipe(
+  { scheduler, steps, guidanceScale }: CheckedCall,
+  unet: { device: string; weights: WeightType | undefined },
+  model: ModelIdentity | undefined,
+): Recipe {
+  return {
+    scheduler: scheduler.constructor.name,
+    schedulerConfig: JSON.parse(JSON.stringify(scheduler.config)), // without what tells given values from defaults
+    numInferenceSteps: steps,
+    guidanceScale,
+    ...{ model: model?.name, modelHash: model?.hash, weights: unet.weights, device: unet.device },
   }
 }

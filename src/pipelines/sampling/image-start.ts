@@ -7,6 +7,7 @@ import { randnTensor } from '../../random.js'
 import type { Scheduler } from '../../schedulers/scheduler.js'
 import { repeatRows, sameShape, Tensor, tileRows } from '../../tensor.js'
 import { expectOneOrEach } from '../call/options.js'
+import { hashesOf, type RecipeSources } from '../call/provenance.js'
 import { encodeImages, latentChannels, type Movq } from './autoencoder.js'
 import type { CheckedCall } from './decoding.js'
 import type { Start } from './sample.js'
@@ -41,7 +42,7 @@ export async function imageStart(
   { image, strength = 0.3 }: ImageStartOptions,
   call: CheckedCall,
   noiseLevel?: (strength: number) => NoiseLevel,
-): Promise<{ begin: () => Promise<Start>; recipe: Recipe }> {
+): Promise<{ begin: () => Promise<Start>; recipe: Recipe; inputs: RecipeSources['inputs'] }> {
   const { scheduler, count, steps, embeddings, generator, latentShape, signal } = call
   const index = startAt(steps, strength, scheduler)
   const images = await resolveImages(image, { signal })
@@ -56,7 +57,7 @@ export async function imageStart(
     const noise = randnTensor(ownNoise ? latentShape : perImage.shape, generator)
     return { timesteps, latents: level.scheduler.addNoise(shared(perImage), shared(noise), [level.timestep]) }
   }
-  return { begin, recipe: { strength } }
+  return { begin, recipe: { strength }, inputs: { image: hashesOf(images) } }
 }
 
 function expectImages(images: (RawImage | Tensor)[], { embeddings, latentShape }: CheckedCall, channels: number) {

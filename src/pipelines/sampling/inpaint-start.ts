@@ -9,6 +9,7 @@ import { interpolateNearest, type TensorOrImage } from '../../images/processing.
 import { type InpaintInputs, prepareMask, prepareMaskAndMaskedImage } from '../../images/processing-inpaint.js'
 import type { Scheduler } from '../../schedulers/scheduler.js'
 import { concatChannels, repeatRows, sliceRows, Tensor } from '../../tensor.js'
+import { hashesOf, type RecipeSources } from '../call/provenance.js'
 import { encodeImages, type Movq } from './autoencoder.js'
 import type { CheckedCall } from './decoding.js'
 import { initialNoise, type LatentsOption } from './noise-start.js'
@@ -43,11 +44,11 @@ export async function inpaintStart(
   options: InpaintStartOptions,
   call: CheckedCall,
   blend: boolean,
-): Promise<() => Promise<InpaintStart>> {
+): Promise<{ begin: () => Promise<InpaintStart>; inputs: RecipeSources['inputs'] }> {
   const draw = initialNoise(call, options)
   const inputs = await inpaintInputs(options, call)
   const { scheduler, count } = call
-  return async () => {
+  const begin = async () => {
     const { known, keep } = await maskedLatents(movq, inputs, call)
     const masked = new Tensor(multiplyMask(known, keep), known.shape)
     const noise = draw()
@@ -59,6 +60,7 @@ export async function inpaintStart(
     if (blend) start.afterStep = blendKnown(sliceRows(known, 0, 1), sliceRows(keep, 0, 1), noise, scheduler)
     return start
   }
+  return { begin, inputs: { image: hashesOf([inputs.image]), maskImage: hashesOf([inputs.mask]) } }
 }
 
 async function inpaintInputs({ image, maskImage }: InpaintStartOptions, call: CheckedCall): Promise<InpaintInputs> {
