@@ -115,6 +115,15 @@ std::vector<std::string> Config::texts(const std::string& key) const {
   return get<std::vector<std::string>>(*this, key, "a list of strings");
 }
 
+Config Config::section(const std::string& name) const {
+  const std::string prefix = name + ".";
+  Metadata values;
+  for (const auto& [key, value] : values_) {
+    if (key.rfind(prefix, 0) == 0) values[key.substr(prefix.size())] = value;
+  }
+  return values.empty() ? *this : Config(component_, values);
+}
+
 void Config::require(const std::string& key, const Value& value) const {
   const auto found = values_.find(key);
   if (found != values_.end() && !same_value(found->second, value)) mistyped(*this, key, value_text(value));

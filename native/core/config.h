@@ -34,6 +34,9 @@ class Config {
   std::vector<double> reals(const std::string& key) const;
   std::vector<std::string> texts(const std::string& key) const;
 
+  /// The values under "name.", with the rest of their names; all of them where nothing is under it.
+  Config section(const std::string& name) const;
+
   /// Throws unsupported_model unless the key is absent or equals the only value this engine implements; absent
   /// stands for `value` too.
   void require(const std::string& key, const Value& value) const;

@@ -68,6 +68,7 @@ ggml_tensor* matrix_product(Graph& g, ggml_tensor* weight, ggml_tensor* rows) {
 }
 
 Operand ComposedOps::operand(Graph& g, ggml_tensor* x, bool silu) {
+  if (x->type != GGML_TYPE_F32) x = ggml_cast(g.context(), x, GGML_TYPE_F32);
   return Operand(silu ? ggml_silu(g.context(), x) : x);
 }
 

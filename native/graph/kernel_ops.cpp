@@ -127,6 +127,8 @@ ggml_tensor* KernelOps::prepare(Graph& g, const ImageInput& in, int padding, boo
 
 Operand KernelOps::operand(Graph& g, ggml_tensor* x, bool silu) {
   if (!silu && x->type == nodes_.act_type() && x->ne[0] % 2 == 0) return Operand(x);
+  if (x->type != GGML_TYPE_F32) x = ggml_cast(g.context(), x, GGML_TYPE_F32);
+  if (!silu && x->type == nodes_.act_type() && x->ne[0] % 2 == 0) return Operand(x);
   ImageInput in(ggml_reshape_4d(g.context(), x, x->ne[0], 1, ggml_nrows(x), 1));
   in.silu = silu;
   ggml_tensor* rows = prepare(g, in, 0, false);
@@ -174,14 +176,14 @@ ggml_tensor* KernelOps::norm_rows(Graph& g, const LayerNormalization& norm, ggml
   args.rows = static_cast<int>(ggml_nrows(x));
   args.features = static_cast<int>(x->ne[0]);
   args.eps = norm.eps;
-  args.gamma = values(norm.gamma);
-  args.beta = values(norm.beta);
   args.f32_dst = f32;
   const int64_t width = f32 ? args.features : even(args.features);
   return nodes_.add<LayerNormArgs>(g.context(), kernels().layer_norm, args,
-                                   {type(f32), {width, x->ne[1], x->ne[2], x->ne[3]}}, {x},
-                                   [x](LayerNormArgs& a, ggml_tensor* y) {
+                                   {type(f32), {width, x->ne[1], x->ne[2], x->ne[3]}}, {x, norm.gamma, norm.beta},
+                                   [x, norm](LayerNormArgs& a, ggml_tensor* y) {
                                      a.src = values(x);
+                                     a.gamma = values(norm.gamma);
+                                     a.beta = values(norm.beta);
                                      a.dst = y->data;
                                    });
 }

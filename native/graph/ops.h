@@ -120,7 +120,7 @@ class Ops {
  public:
   virtual ~Ops() = default;
 
-  /// Rows as an operand, after SiLU if wanted. x: contiguous.
+  /// Rows as an operand, after SiLU if wanted. x: contiguous; float32, or bfloat16 where its precision is meant.
   virtual Operand operand(Graph& g, ggml_tensor* x, bool silu = false) = 0;
   /// The same of what is done with an image.
   virtual Operand image_operand(Graph& g, const ImageInput& input) = 0;

@@ -1,8 +1,19 @@
 #include "layers/attention.h"
 
+#include <cmath>
+
 #include "core/error.h"
 
 namespace kandinsky {
+
+HostTensor causal_mask(int64_t length) {
+  HostTensor mask;
+  mask.shape = {length, length};
+  for (int64_t query = 0; query < length; ++query) {
+    for (int64_t key = 0; key < length; ++key) mask.f32.push_back(key > query ? -INFINITY : 0.0f);
+  }
+  return mask;
+}
 
 Attention::Attention(const Weights& w, const Names& names, const Options& o)
     : to_q(w[names.q], o.channels, o.inner_channels, o.has_bias),

@@ -6,6 +6,9 @@
 
 namespace kandinsky {
 
+/// Additive, [queries, keys]: minus infinity for later tokens.
+HostTensor causal_mask(int64_t length);
+
 struct Attention {
   struct Names {
     const char *q, *k, *v, *out;

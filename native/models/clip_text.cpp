@@ -1,14 +1,17 @@
-// CLIPTextModelWithProjection: the text encoder of the Kandinsky priors (transformers models/clip/modeling_clip.py).
+// CLIPTextModelWithProjection, the text encoder of the Kandinsky priors, and CLIPTextModel, Kandinsky 5's second one
+// (transformers models/clip/modeling_clip.py).
 //
-// forward: input_ids int32 [B, L] -> last_hidden_state [B, L, C] (after final_layer_norm), text_embeds [B, D]
+// forward: input_ids int32 [B, L] -> last_hidden_state [B, L, C] (after final_layer_norm), and of the pooled token
+//          text_embeds [B, D], or without projection pooler_output [B, C]
 //
 // Easy to get wrong:
 // - Only the causal mask: the pipelines pass no padding mask.
 // - The pooled token. With eos_token_id 2 in the config (a legacy value that is not the tokenizer's) it is the first
 //   position of the largest id; otherwise the first position of eos_token_id, or 0 without one.
+// - A checkpoint of CLIPTextModel may be a whole CLIP, with the text's settings in text_config.
 // - "gelu" is the exact one; ViT-L has quick_gelu.
 #include <algorithm>
-#include <cmath>
+#include <optional>
 
 #include "layers/transformer.h"
 #include "models/config_checks.h"
@@ -21,19 +24,9 @@ namespace {
 
 constexpr int64_t legacy_eos = 2;
 
-/// Additive, [queries, keys]: minus infinity for later tokens.
-HostTensor causal_mask(int64_t length) {
-  HostTensor mask;
-  mask.shape = {length, length};
-  for (int64_t query = 0; query < length; ++query) {
-    for (int64_t key = 0; key < length; ++key) mask.f32.push_back(key > query ? -INFINITY : 0.0f);
-  }
-  return mask;
-}
-
-class CLIPTextModelWithProjection : public Model {
+class CLIPText : public Model {
  public:
-  CLIPTextModelWithProjection(const Config& config, const Weights& w);
+  CLIPText(const Config& config, const Weights& w, bool has_projection);
   HostTensors prepare(const std::string& method, const HostTensors& inputs) const override;
   void build(const std::string& method, Graph& g) const override;
 
@@ -46,10 +39,10 @@ class CLIPTextModelWithProjection : public Model {
   ggml_tensor* position_embedding_;
   std::vector<TransformerBlock> layers_;
   LayerNorm final_layer_norm_;
-  Linear text_projection_;
+  std::optional<Linear> text_projection_;
 };
 
-CLIPTextModelWithProjection::CLIPTextModelWithProjection(const Config& config, const Weights& w)
+CLIPText::CLIPText(const Config& config, const Weights& w, bool has_projection)
     : config_(config),
       channels_(size_from(config, "hidden_size", 512)),
       vocabulary_(size_from(config, "vocab_size", 49408)),
@@ -67,16 +60,16 @@ CLIPTextModelWithProjection::CLIPTextModelWithProjection(const Config& config, c
     layers_.emplace_back(model["encoder"]["layers"][i], TransformerBlock::clip_names, options);
   }
   final_layer_norm_ = LayerNorm(model["final_layer_norm"], channels_, eps);
-  text_projection_ = Linear(w["text_projection"], channels_, size_from(config, "projection_dim", 512), false);
+  if (has_projection) text_projection_ = Linear(w["text_projection"], channels_, size_from(config, "projection_dim", 512), false);
 }
 
-int64_t CLIPTextModelWithProjection::pooled_position(const int32_t* ids, int64_t length) const {
+int64_t CLIPText::pooled_position(const int32_t* ids, int64_t length) const {
   if (eos_ == legacy_eos) return std::max_element(ids, ids + length) - ids;
   const int32_t* found = std::find(ids, ids + length, static_cast<int32_t>(eos_));
   return found == ids + length ? 0 : found - ids;
 }
 
-HostTensors CLIPTextModelWithProjection::prepare(const std::string&, const HostTensors& inputs) const {
+HostTensors CLIPText::prepare(const std::string&, const HostTensors& inputs) const {
   Inputs in(config_, inputs);
   HostTensors prepared;
   const HostTensor& ids = prepared["input_ids"] = in.token_ids("input_ids", vocabulary_, max_length_);
@@ -93,7 +86,7 @@ HostTensors CLIPTextModelWithProjection::prepare(const std::string&, const HostT
   return prepared;
 }
 
-void CLIPTextModelWithProjection::build(const std::string&, Graph& g) const {
+void CLIPText::build(const std::string&, Graph& g) const {
   ggml_context* c = g.context();
   ggml_tensor* ids = g.input("input_ids");
   const int64_t length = ids->ne[0], batch = ids->ne[1];
@@ -107,13 +100,17 @@ void CLIPTextModelWithProjection::build(const std::string&, Graph& g) const {
   x = final_layer_norm_.forward(g, x);
   g.output("last_hidden_state", x, 3);
   ggml_tensor* pooled = ggml_get_rows(c, ggml_reshape_2d(c, x, channels_, length * batch), g.input("pooled_rows"));
-  g.output("text_embeds", text_projection_.forward(g, pooled), 2);
+  text_projection_ ? g.output("text_embeds", text_projection_->forward(g, pooled), 2) : g.output("pooler_output", pooled, 2);
 }
 
 }  // namespace
 
 std::unique_ptr<Model> make_clip_text(const Config& config, const Weights& w) {
-  return std::make_unique<CLIPTextModelWithProjection>(config, w);
+  return std::make_unique<CLIPText>(config, w, true);
+}
+
+std::unique_ptr<Model> make_clip_text_model(const Config& config, const Weights& w) {
+  return std::make_unique<CLIPText>(config.section("text_config"), w, false);
 }
 
 }  // namespace kandinsky

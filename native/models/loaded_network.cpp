@@ -155,10 +155,11 @@ class LoadedNetwork : public Network {
     return graph;
   }
 
-  /// A network whose matrices are all float32 is computed in float32, whatever else the processor offers. Null: by ggml's
-  /// operations.
+  /// A network whose matrices are all float32, or that asks for it, is computed in float32, whatever else the processor
+  /// offers. Null: by ggml's operations.
   const KernelTable* kernels() const {
-    return device_.is_cpu() ? &cpu_kernels(weights_.is_f32()) : device_.gpu_kernels(weights_.is_f32());
+    const bool is_f32 = weights_.is_f32() || model_->needs_f32();
+    return device_.is_cpu() ? &cpu_kernels(is_f32) : device_.gpu_kernels(is_f32);
   }
 
   std::string component_;

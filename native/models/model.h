@@ -31,6 +31,9 @@ class Model {
   virtual bool has_tiles() const { return false; }
   virtual void build_tiled(const std::string& /*method*/, Graph& /*g*/) const {}
 
+  /// Whether activations must be float32 whatever the weights are.
+  virtual bool needs_f32() const { return false; }
+
   /// Whether one call follows another with the same shapes, so that graph and weights should stay in memory between.
   /// Networks that run once per picture give theirs back: MoVQ's graph takes gigabytes.
   virtual bool runs_in_loop() const { return false; }

@@ -7,15 +7,19 @@
 namespace kandinsky {
 
 // Class names of diffusers and transformers, and what makes the network: each in a file of its own.
-#define KANDINSKY_NETWORKS(network)                               \
-  network(CLIPTextModelWithProjection, make_clip_text)            \
-  network(CLIPVisionModelWithProjection, make_clip_vision)        \
-  network(DPTForDepthEstimation, make_dpt)                        \
-  network(Kandinsky3UNet, make_kandinsky3_unet)                   \
-  network(MultilingualCLIP, make_multilingual_clip)               \
-  network(PriorTransformer, make_prior_transformer)               \
-  network(T5EncoderModel, make_t5_encoder)                        \
-  network(UNet2DConditionModel, make_unet_2d_condition)           \
+#define KANDINSKY_NETWORKS(network)                                  \
+  network(AutoencoderKL, make_autoencoder_kl)                        \
+  network(CLIPTextModel, make_clip_text_model)                       \
+  network(CLIPTextModelWithProjection, make_clip_text)               \
+  network(CLIPVisionModelWithProjection, make_clip_vision)           \
+  network(DPTForDepthEstimation, make_dpt)                           \
+  network(Kandinsky3UNet, make_kandinsky3_unet)                      \
+  network(Kandinsky5Transformer3DModel, make_kandinsky5_transformer) \
+  network(MultilingualCLIP, make_multilingual_clip)                  \
+  network(PriorTransformer, make_prior_transformer)                  \
+  network(Qwen2_5_VLForConditionalGeneration, make_qwen2_5_vl)       \
+  network(T5EncoderModel, make_t5_encoder)                           \
+  network(UNet2DConditionModel, make_unet_2d_condition)              \
   network(VQModel, make_movq)
 
 #define DECLARE(name, make) std::unique_ptr<Model> make(const Config& config, const Weights& w);

@@ -126,11 +126,20 @@ std::string read_text(const std::string& path) {
   return content.str();
 }
 
+/// As parseConfig in src/checkpoint/repository.ts: values of nested objects get the names of all levels.
+static void add_values(Metadata& values, const std::string& prefix, const Json& object) {
+  for (const auto& [key, value] : object.members) {
+    if (value.kind == Json::Kind::object) {
+      add_values(values, prefix + key + ".", value);
+    } else if (value.kind != Json::Kind::null) {
+      values[prefix + key] = config_value(value);
+    }
+  }
+}
+
 Metadata metadata_of(const Json& object) {
   Metadata values;
-  for (const auto& [key, value] : object.members) {
-    if (value.kind != Json::Kind::null && value.kind != Json::Kind::object) values[key] = config_value(value);
-  }
+  add_values(values, "", object);
   return values;
 }
 

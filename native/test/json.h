@@ -22,7 +22,7 @@ struct Json {
 };
 Json parse_json(const std::string& text);
 std::string read_text(const std::string& path);
-/// An object's values as a network's config has them; null and objects are left out.
+/// An object's values as a network's config has them; null is left out, those of nested objects are "outer.inner".
 Metadata metadata_of(const Json& object);
 
 }  // namespace kandinsky::test

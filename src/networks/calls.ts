@@ -14,6 +14,10 @@ export interface NetworkCalls {
     /** ids [B, 77] to the projected embedding [B, projection] and all hidden states [B, 77, hidden] */
     forward(inputs: { input_ids: Integers }): { text_embeds: Tensor; last_hidden_state: Tensor }
   }
+  CLIPTextModel: {
+    /** ids [B, 77] to the state of the pooled token [B, hidden] and all hidden states [B, 77, hidden] */
+    forward(inputs: { input_ids: Integers }): { pooler_output: Tensor; last_hidden_state: Tensor }
+  }
   CLIPVisionModelWithProjection: {
     /** preprocessed pixels [B, 3, size, size] to [B, projection] */
     forward(inputs: { pixel_values: Tensor }): { image_embeds: Tensor }
@@ -53,6 +57,27 @@ export interface NetworkCalls {
       encoder_hidden_states: Tensor
       encoder_attention_mask: Integers
     }): { sample: Tensor }
+  }
+  Kandinsky5Transformer3DModel: {
+    /**
+     * latents [1, 1, h, w, C] at a timestep [1], with states [1, L, hidden] and the pooled state [1, D] of a text, to
+     * velocities [1, h * w, C], pixel by pixel
+     */
+    forward(inputs: {
+      hidden_states: Tensor
+      timestep: Tensor
+      encoder_hidden_states: Tensor
+      pooled_projections: Tensor
+    }): { velocity: Tensor }
+  }
+  Qwen2_5_VLForConditionalGeneration: {
+    /** ids [B, L] to the last hidden states [B, L, hidden] */
+    forward(inputs: { input_ids: Integers }): { last_hidden_state: Tensor }
+  }
+  AutoencoderKL: {
+    /** pictures [B, 3, height, width] in [-1, 1] to means and logarithms of variances [B, 2 C, h, w] */
+    encode(inputs: { sample: Tensor }): { moments: Tensor }
+    decode(inputs: { latents: Tensor }): { sample: Tensor }
   }
   VQModel: {
     /** pictures [B, 3, height, width] in [-1, 1] to latents [B, 4, h, w] */
