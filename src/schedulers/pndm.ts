@@ -71,6 +71,12 @@ export class PNDMScheduler extends DiscreteScheduler<PNDMSchedulerConfig> implem
       : [...prkTimesteps(spaced, this.#halfStride), ...spaced.slice(3)]
   }
 
+  /** The first three steps take four calls each; with skip_prk_steps the first takes two. */
+  override firstCall(steps: number): number {
+    if (this.config.skip_prk_steps) return steps === 0 ? 0 : steps + 1
+    return steps < 3 ? 4 * steps : PRK_CALLS + steps - 3
+  }
+
   step(modelOutput: Tensor, timestep: number, sample: Tensor, options: StepOptions = {}): StepOutput {
     const index = this.beginStep(timestep, options)
     const { prediction } = splitModelOutput(modelOutput, sample, this.learnsVariance)

@@ -36,7 +36,7 @@ export interface Scheduler {
    * repeat some.
    */
   readonly timesteps: readonly number[]
-  /** Model calls per step: a run that leaves out its first n steps begins at `timesteps[n * order]`. */
+  /** Model calls per step, where all steps have as many. */
   readonly order: number
   /** standard deviation of the initial noise; valid after `setTimesteps` */
   readonly initNoiseSigma: number
@@ -44,6 +44,8 @@ export interface Scheduler {
   readonly learnsVariance: boolean
   /** @throws KandinskyError `INVALID_ARGUMENT` unless it is an integer from 1 to `num_train_timesteps` */
   setTimesteps(numInferenceSteps: number): void
+  /** Where a run begins that leaves out its first `steps` steps: an index into `timesteps`; valid after `setTimesteps`. */
+  firstCall(steps: number): number
   /**
    * Begins the run, or begins it anew, at `timesteps[index]` instead of the first (image-to-image). Without it, a run
    * whose first call names a later timestep begins there.
@@ -156,6 +158,10 @@ export abstract class DiscreteScheduler<C extends { readonly num_train_timesteps
 
   get learnsVariance(): boolean {
     return false
+  }
+
+  firstCall(steps: number): number {
+    return steps * this.order
   }
 
   setBeginIndex(index: number): void {

@@ -48,6 +48,31 @@ test('linspace and karras timesteps are fractions', () => {
 
 // ---- order of calls
 
+test('a run that leaves out steps has the others: strength counts steps, not model calls', () => {
+  for (const Class of classes)
+    for (const config of Class === PNDMScheduler ? [{}, { skip_prk_steps: true }] : [{}]) {
+      const scheduler = new Class({ ...KANDINSKY, timestep_spacing: 'leading', ...config })
+      scheduler.setTimesteps(10)
+      const spaced = [...new Set(scheduler.timesteps)]
+        .sort((a, b) => b - a)
+        .filter((t) => Class !== PNDMScheduler || t % 100 === 1)
+      for (const left of [0, 1, 2, 3, 7, 9]) {
+        const index = scheduler.firstCall(left)
+        assert.equal(
+          scheduler.timesteps[index],
+          spaced[left],
+          `${Class.name} ${JSON.stringify(config)} without ${left}`,
+        )
+        if (left > 0) assert.ok(scheduler.timesteps[index - 1] >= spaced[left])
+      }
+      // 10 steps of strength 0.3; the reference runs 12 calls of PNDM there
+      assert.equal(
+        scheduler.timesteps.length - scheduler.firstCall(7),
+        3 * scheduler.order - (Class === HeunDiscreteScheduler ? 1 : 0),
+      )
+    }
+})
+
 test('Heun and PNDM name a timestep for every model call', () => {
   const heun = new HeunDiscreteScheduler({ ...KANDINSKY, timestep_spacing: 'leading' })
   heun.setTimesteps(3)

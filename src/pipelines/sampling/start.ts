@@ -22,7 +22,7 @@ export function startAt(steps: number, strength: number, scheduler: Scheduler): 
   expectNumber('strength', strength, 0, 1)
   const run = Math.floor(steps * strength)
   if (run < 1) throw invalid('strength', `at least ${1 / steps}, which leaves one of ${steps} steps,`, strength)
-  return (steps - run) * scheduler.order
+  return scheduler.firstCall(steps - run)
 }
 
 /** Rows for so many embeddings: one serves all. @throws KandinskyError `SHAPE_MISMATCH` for any other number */
