@@ -23,7 +23,24 @@ declare global {
   const image: RawImage
 }`
 
-test('every block of TypeScript compiles', () => {
+/** Pipelines in a worker have the types of the pipelines. */
+const remote = `
+import { createWorker } from 'node-kandinsky'
+const worker = createWorker()
+const pipe = await worker.AutoPipelineForText2Image.fromPretrained('demo', { threads: 1 })
+// @ts-expect-error: it is called numInferenceSteps
+await pipe.generate({ prompt: 'a cat', steps: 3 })
+// @ts-expect-error
+await worker.AutoPipelineForText2Image.fromPretrained('demo', { gpu: true })
+const decoder = await worker.KandinskyV22Pipeline.fromPretrained('decoder.gguf', { scheduler: 'ddim' })
+// @ts-expect-error: parts stay in the worker
+decoder.scheduler
+const { imageEmbeds } = await prior.generate({ prompt: 'a cat' })
+const { images } = await decoder.generate({ imageEmbeds, negativeImageEmbeds: imageEmbeds, outputType: 'float' })
+images.shape satisfies readonly number[]
+`
+
+test('every block of TypeScript compiles, and wrong calls of a worker do not', () => {
   const blocks = []
   for (const page of pages)
     for (const [i, [, code]] of [
@@ -33,6 +50,7 @@ test('every block of TypeScript compiles', () => {
   assert.ok(blocks.length >= 3)
   for (const { name, code } of blocks) writeFileSync(path.join(app, name), `${code}\nexport {}\n`)
   writeFileSync(path.join(app, 'surroundings.mts'), surroundings)
+  writeFileSync(path.join(app, 'remote.mts'), remote)
   const settings = {
     target: 'ES2022',
     module: 'NodeNext',
@@ -41,7 +59,7 @@ test('every block of TypeScript compiles', () => {
     noEmit: true,
   }
   const compilerOptions = { ...settings, types: ['node'], typeRoots: [path.join(root, 'node_modules', '@types')] }
-  const files = ['surroundings.mts', ...blocks.map(({ name }) => name)]
+  const files = ['surroundings.mts', 'remote.mts', ...blocks.map(({ name }) => name)]
   writeFileSync(path.join(app, 'tsconfig.json'), JSON.stringify({ compilerOptions, files }))
   const tsc = path.join(root, 'node_modules', 'typescript', 'bin', 'tsc')
   const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', app], { encoding: 'utf8' })
