@@ -4,7 +4,9 @@ import test from 'node:test'
 import * as kandinsky from '../../dist/index.js'
 
 /** UnCLIP knows another beta schedule only. */
-const classes = Object.values(kandinsky).filter((value) => /^[A-Z].*Scheduler$/.test(value?.name) && !/UnCLIP/.test(value.name))
+const classes = Object.values(kandinsky).filter(
+  (value) => /^[A-Z].*Scheduler$/.test(value?.name) && !/UnCLIP/.test(value.name),
+)
 const { DDPMScheduler, EulerDiscreteScheduler } = kandinsky
 
 /** As Kandinsky 2.1 stores it: nothing about the spacing of timesteps. */
