@@ -37,6 +37,7 @@ export {
   DPMSolverMultistepScheduler,
   EulerAncestralDiscreteScheduler,
   EulerDiscreteScheduler,
+  FlowMatchEulerDiscreteScheduler,
   HeunDiscreteScheduler,
   LCMScheduler,
   PNDMScheduler,

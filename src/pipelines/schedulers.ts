@@ -6,6 +6,7 @@ import { DDPMScheduler as DDPM } from '../schedulers/ddpm.js'
 import { DPMSolverMultistepScheduler as DPMSolverMultistep } from '../schedulers/dpmsolver-multistep.js'
 import { EulerDiscreteScheduler as EulerDiscrete } from '../schedulers/euler.js'
 import { EulerAncestralDiscreteScheduler as EulerAncestralDiscrete } from '../schedulers/euler-ancestral.js'
+import { FlowMatchEulerDiscreteScheduler as FlowMatchEuler } from '../schedulers/flow-match-euler.js'
 import { HeunDiscreteScheduler as HeunDiscrete } from '../schedulers/heun.js'
 import { LCMScheduler as LCM } from '../schedulers/lcm.js'
 import { PNDMScheduler as PNDM } from '../schedulers/pndm.js'
@@ -52,3 +53,5 @@ export const PNDMScheduler = withFromPretrained(PNDM)
 export type PNDMScheduler = PNDM
 export const LCMScheduler = withFromPretrained(LCM)
 export type LCMScheduler = LCM
+export const FlowMatchEulerDiscreteScheduler = withFromPretrained(FlowMatchEuler)
+export type FlowMatchEulerDiscreteScheduler = FlowMatchEuler

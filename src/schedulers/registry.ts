@@ -5,6 +5,7 @@ import { DDPMScheduler } from './ddpm.js'
 import { DPMSolverMultistepScheduler } from './dpmsolver-multistep.js'
 import { EulerDiscreteScheduler } from './euler.js'
 import { EulerAncestralDiscreteScheduler } from './euler-ancestral.js'
+import { FlowMatchEulerDiscreteScheduler } from './flow-match-euler.js'
 import { HeunDiscreteScheduler } from './heun.js'
 import { LCMScheduler } from './lcm.js'
 import { PNDMScheduler } from './pndm.js'
@@ -29,6 +30,7 @@ const schedulers: readonly (readonly [SchedulerClass, string, ...string[]])[] = 
   [HeunDiscreteScheduler, 'heun'],
   [PNDMScheduler, 'pndm'],
   [LCMScheduler, 'lcm'],
+  [FlowMatchEulerDiscreteScheduler, 'flow_match'],
 ]
 
 /** diffusers' class names of all schedulers. */
