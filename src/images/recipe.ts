@@ -70,7 +70,7 @@ function toJson(recipe: Recipe): string {
 }
 
 /** Prompt, negative prompt and one line of `Name: value` pairs, each where known. */
-function formatParameters(recipe: Recipe): string {
+export function formatParameters(recipe: Recipe): string {
   const { prompt, negativePrompt, width, height } = recipe
   const seed = recipe.seed ?? (recipe.generator as Recipe | undefined)?.seed
   const values = {

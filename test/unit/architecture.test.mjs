@@ -25,6 +25,7 @@ function importsOf(file) {
 /** Layers from the top; a file may import from its own layer and from those below. */
 const layers = [
   ['cli', /^cli\//],
+  ['server', /^server\//],
   ['index', /^index\.ts$/],
   ['worker', /^worker\//],
   ['pipelines', /^pipelines\//],

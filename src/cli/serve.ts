@@ -1,0 +1,121 @@
+import {
+  type CliOption,
+  type Invocation,
+  numberOption,
+  shared,
+  textOption,
+  UsageError,
+  weightTypeOption,
+} from './options.js'
+
+export const summary = 'serve pictures to programs that speak the API of OpenAI or of AUTOMATIC1111'
+export const usage = 'Usage: kandinsky serve [-m <model>] [--port N] [options]'
+export const options: Record<string, CliOption> = {
+  model: {
+    type: 'string',
+    short: 'm',
+    multiple: true,
+    value: '[NAME=]SOURCE',
+    completion: 'model',
+    description: 'model, and the name that clients know it by (repeatable; default: the packaged demo)',
+  },
+  'inpaint-model': {
+    type: 'string',
+    value: 'SOURCE',
+    completion: 'model',
+    description: 'model that repaints, for the first model',
+  },
+  host: {
+    type: 'string',
+    value: 'ADDRESS',
+    description: 'address to listen at (default: 127.0.0.1, this machine only)',
+  },
+  port: { type: 'string', value: 'N', description: 'port to listen at (default: 7860)' },
+  token: {
+    type: 'string',
+    value: 'TEXT',
+    description: 'what clients must know (default: $KANDINSKY_TOKEN, or nothing)',
+  },
+  'allow-host': {
+    type: 'string',
+    multiple: true,
+    value: 'NAME',
+    description: 'name under which the server may be addressed beside localhost (repeatable)',
+  },
+  'allow-origin': {
+    type: 'string',
+    multiple: true,
+    value: 'ORIGIN',
+    description: 'origin of web pages that may use the server, e.g. https://app.example.org (repeatable)',
+  },
+  weights: {
+    type: 'string',
+    value: 'TYPE',
+    completion: shared.type.completion,
+    description: 'weight type in memory, e.g. q8_0 (default: as stored)',
+  },
+  device: {
+    type: 'string',
+    value: 'NAME',
+    completion: ['auto', 'cpu', 'cuda'],
+    description: 'auto, cpu, cuda, cuda:1 … (default: auto)',
+  },
+  threads: shared.threads,
+  quiet: shared.quiet,
+  json: shared.json,
+}
+
+export async function run({ values, positionals, signal, json, quiet }: Invocation): Promise<void> {
+  if (positionals.length > 0) throw new UsageError('serve takes no arguments without a flag: name a model with -m')
+  const port = numberOption(values, 'port', { integer: true, min: 0, max: 65535 })
+  const models = modelsOf(values)
+  // Loaded here: no other command needs it.
+  const { createServer } = await import('../server/index.js')
+  await using server = await createServer({
+    models,
+    host: textOption(values, 'host'),
+    port,
+    token: textOption(values, 'token') ?? (process.env.KANDINSKY_TOKEN || undefined),
+    allowedHosts: values['allow-host'] as string[] | undefined,
+    allowedOrigins: values['allow-origin'] as string[] | undefined,
+    onEvent: (event) => {
+      if (json) console.log(JSON.stringify({ type: 'job', ...event }))
+      else if (!quiet) console.error(describe(event))
+    },
+  })
+  if (json) console.log(JSON.stringify({ type: 'listening', url: server.url }))
+  else
+    console.log(
+      quiet ? server.url : `Listening at ${server.url} (OpenAI: ${server.url}/v1, AUTOMATIC1111: ${server.url})`,
+    )
+  if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))
+  if (!quiet && !json) console.error('Finishing what was asked for; once more to stop now.')
+}
+
+function describe({ api, state, waitedMs, ranMs, pictures, error }: import('../server/index.js').ServerEvent): string {
+  const times = `waited ${(waitedMs / 1000).toFixed(1)} s, ran ${(ranMs / 1000).toFixed(1)} s`
+  return `${api}: ${state}, ${pictures} ${pictures === 1 ? 'picture' : 'pictures'}, ${times}${error ? `: ${error}` : ''}`
+}
+
+/** By name; without one a model is called as its file or repository. */
+function modelsOf(values: Invocation['values']) {
+  const given =
+    (values.model as string[] | undefined) ?? (process.env.KANDINSKY_MODEL ? [process.env.KANDINSKY_MODEL] : [])
+  const inpainting = textOption(values, 'inpaint-model')
+  const loading = {
+    weights: weightTypeOption(values, 'weights'),
+    device: textOption(values, 'device'),
+    threads: numberOption(values, 'threads', { integer: true, min: 1 }),
+  }
+  const sources = given.length > 0 ? given : ['demo']
+  const models = sources.map((text, i) => {
+    const [, name, source = text] = /^([\w.-]+)=(.+)$/.exec(text) ?? []
+    const short = source
+      .split(/[\\/]/)
+      .at(-1)!
+      .replace(/\.gguf$/, '')
+    const repaints = i === 0 ? (inpainting ?? (source === 'demo' ? 'demo-inpaint' : undefined)) : undefined
+    return [name ?? short, { source, inpainting: repaints, ...loading }] as const
+  })
+  return Object.fromEntries(models)
+}

@@ -1,0 +1,105 @@
+// Pictures over HTTP, for clients that speak OpenAI's API or AUTOMATIC1111's, and as jobs.
+import type { AddressInfo } from 'node:net'
+import { serve } from '@hono/node-server'
+import { Hono } from 'hono'
+import { bodyLimit } from 'hono/body-limit'
+import { KandinskyError } from '../errors.js'
+import { expectOptions } from '../pipelines/call/options.js'
+import { automatic1111 } from './automatic1111.js'
+import { type GuardOptions, guard } from './guard.js'
+import { jobsApi } from './jobs-api.js'
+import { openAi } from './openai.js'
+import { Service, type ServiceOptions } from './service.js'
+
+export type { JobLimits } from './jobs.js'
+export type { ServerModel } from './models.js'
+export type { ServerEvent } from './service.js'
+
+export interface HandlerOptions extends ServiceOptions, GuardOptions {
+  /** largest body of a request in bytes (default 32 MiB) */
+  maxBody?: number | undefined
+}
+
+/** Answers requests as `fetch` would; mounts in Hono, Next, Bun, Deno and anything else that speaks it. */
+export interface Handler {
+  /** @param env what the host tells of the connection, e.g. Node's `{ incoming }` */
+  fetch(request: Request, env?: unknown): Response | Promise<Response>
+  /** Takes no more jobs, waits for those that are here and frees the models. */
+  close(): Promise<void>
+}
+
+const optionNames = [
+  ...['models', 'maxLoaded', 'maxSide', 'onEvent', 'maxJobs', 'maxJobsPerClient', 'keepMs', 'keepBytes'],
+  ...['token', 'allowedHosts', 'allowedOrigins', 'maxBody'],
+]
+const MAX_BODY = 32 * 2 ** 20
+
+/** @throws KandinskyError `INVALID_ARGUMENT` */
+export function createHandler(options: HandlerOptions = {}): Handler {
+  expectOptions(options, optionNames)
+  const { token, allowedHosts, allowedOrigins, maxBody = MAX_BODY, ...rest } = options
+  const service = new Service(rest)
+  const app = new Hono()
+  app.use(guard({ token, allowedHosts, allowedOrigins }))
+  app.use(
+    bodyLimit({
+      maxSize: maxBody,
+      onError: (c) => {
+        const message = `Expected a body of at most ${maxBody} bytes`
+        return c.json(
+          { error: { message, type: 'invalid_request_error', param: null, code: null }, detail: message },
+          413,
+        )
+      },
+    }),
+  )
+  app.get('/healthz', (c) => c.json({ status: 'ok', jobs: service.jobs.size }))
+  app.route('/v1', openAi(service))
+  app.route('/sdapi/v1', automatic1111(service))
+  app.route('/jobs', jobsApi(service))
+  return {
+    fetch: (request, env) => app.fetch(request, env as object),
+    close: () => service.close(),
+  }
+}
+
+export interface ServerOptions extends HandlerOptions {
+  /** address to listen at (default 127.0.0.1: this machine only) */
+  host?: string | undefined
+  /** default 7860; 0 for any free one */
+  port?: number | undefined
+}
+
+export interface Server extends AsyncDisposable {
+  /** e.g. `http://127.0.0.1:7860` */
+  readonly url: string
+  /** Takes no more requests, finishes those that are here and frees the models. */
+  close(): Promise<void>
+}
+
+const PORT = 7860
+
+/** @throws KandinskyError `INVALID_ARGUMENT`, also for an address that cannot be listened at */
+export async function createServer({
+  host = '127.0.0.1',
+  port = PORT,
+  ...options
+}: ServerOptions = {}): Promise<Server> {
+  const handler = createHandler(options)
+  const server = serve({ fetch: handler.fetch, hostname: host, port })
+  await new Promise<void>((resolve, reject) => {
+    server.once('listening', resolve)
+    server.once('error', (error) => {
+      const message = `Could not listen at ${host}, port ${port}: ${error.message}`
+      reject(new KandinskyError('INVALID_ARGUMENT', message, { cause: error }))
+    })
+  })
+  const { address, family, port: actual } = server.address() as AddressInfo
+  const close = async () => {
+    const closed = new Promise((resolve) => server.close(resolve))
+    await handler.close()
+    await closed
+  }
+  const url = `http://${family === 'IPv6' ? `[${address}]` : address}:${actual}`
+  return { url, close, [Symbol.asyncDispose]: close }
+}

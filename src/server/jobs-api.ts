@@ -1,0 +1,92 @@
+// Jobs: an id at once, then state, place in the queue, preview and pictures by GET or as server-sent events.
+import { type Context, Hono } from 'hono'
+import { streamSSE } from 'hono/streaming'
+import type { RawImage } from '../images/image.js'
+import { Fields, RequestError } from './fields.js'
+import type { Job } from './jobs.js'
+import { enlarge, explain, fractionOf, readJson, refuse, type Service } from './service.js'
+
+const fieldNames = [
+  ...['model', 'prompt', 'negative_prompt', 'n', 'width', 'height', 'steps', 'guidance_scale', 'seed', 'scheduler'],
+  ...['image', 'mask', 'strength'],
+]
+const formats = ['png', 'jpeg', 'webp'] as const
+
+export function jobsApi(service: Service): Hono {
+  const app = new Hono()
+  app.onError((cause, c) => {
+    const error = explain(cause)
+    return refuse(c, service, { error: errorOf(error) }, error)
+  })
+  app.post('/', async (c) => {
+    const fields = new Fields(await readJson(c))
+    fields.expect(fieldNames)
+    const { ranges } = service
+    const prompt = fields.text('prompt')
+    if (prompt === undefined) throw fields.wrong('prompt', 'a text')
+    const job = service.submit(c, 'jobs', {
+      ...{ prompt, model: fields.text('model'), negativePrompt: fields.text('negative_prompt') },
+      count: fields.number('n', ranges.count),
+      width: fields.number('width', ranges.side),
+      height: fields.number('height', ranges.side),
+      steps: fields.number('steps', ranges.steps),
+      guidance: fields.number('guidance_scale', ranges.guidance),
+      strength: fields.number('strength', ranges.strength),
+      ...{ seed: fields.seed('seed'), scheduler: fields.text('scheduler') },
+      ...{ image: fields.picture('image'), mask: fields.picture('mask') },
+    })
+    c.header('Location', `/jobs/${job.id}`)
+    return c.json(describe(job), 202)
+  })
+  app.get('/:id', (c) => c.json(describe(find(c))))
+  app.delete('/:id', (c) => {
+    const job = find(c)
+    job.cancel()
+    return c.json(describe(job))
+  })
+  app.get('/:id/events', (c) => {
+    const job = find(c)
+    return streamSSE(c, async (stream) => {
+      const left = new AbortController()
+      stream.onAbort(() => left.abort())
+      for await (const _ of job.changes(left.signal))
+        await stream.writeSSE({ event: job.state, data: JSON.stringify(describe(job)) })
+    })
+  })
+  app.get('/:id/pictures/:index', (c) => send(c, find(c).images[Number(c.req.param('index'))]))
+  app.get('/:id/preview', (c) => {
+    const [preview] = find(c).preview ?? []
+    return send(c, preview && enlarge(preview))
+  })
+  return app
+
+  /** An id is a secret of who made the job: nobody guesses one. */
+  function find(c: Context): Job {
+    const job = service.jobs.find(c.req.param('id') ?? '')
+    if (!job) throw new RequestError(404, 'There is no such job, or it was too long ago', 'not_found')
+    return job
+  }
+
+  function describe(job: Job) {
+    const { id, state, created, started, ended, progress, preview, images, error } = job
+    return {
+      ...{ id, state, created, started, ended },
+      position: service.jobs.position(job),
+      progress: { ...progress, fraction: fractionOf(job) },
+      etaMs: service.jobs.eta(job),
+      ...(preview && { preview: `/jobs/${id}/preview` }),
+      ...(state === 'failed' && { error: errorOf(explain(error)) }),
+      pictures: images.map(({ recipe }, i) => ({ url: `/jobs/${id}/pictures/${i}`, recipe })),
+    }
+  }
+}
+
+async function send(c: Context, image: RawImage | undefined): Promise<Response> {
+  if (!image) throw new RequestError(404, 'There is no such picture, or not yet', 'not_found')
+  const format = new Fields(c.req.query()).oneOf('format', formats) ?? 'png'
+  return c.body(new Uint8Array(await image.toBuffer(format)), 200, { 'Content-Type': `image/${format}` })
+}
+
+function errorOf({ message, code, field }: RequestError) {
+  return { message, code, field }
+}

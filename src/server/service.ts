@@ -1,0 +1,155 @@
+// What the APIs share: requests become jobs, errors become answers.
+import type { Context } from 'hono'
+import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import { KandinskyError } from '../errors.js'
+import type { ImageFormat, RawImage } from '../images/image.js'
+import { schedulerByName } from '../schedulers/registry.js'
+import { type Fields, RequestError } from './fields.js'
+import { Job, type JobLimits, JobQueue } from './jobs.js'
+import { Models, type PictureRequest, type ServerModel } from './models.js'
+
+/** What happened, for logs: one object per job. */
+export interface ServerEvent {
+  event: 'job'
+  id: string
+  api: string
+  state: string
+  waitedMs: number
+  ranMs: number
+  pictures: number
+  /** with paths, unlike what clients get */
+  error?: string | undefined
+}
+
+export interface ServiceOptions extends JobLimits {
+  /** sources by the names that clients use; the first is the default (default: the packaged demo) */
+  models?: Readonly<Record<string, string | ServerModel>> | undefined
+  /** pipelines that stay loaded; a model has one for each of its tasks (default 2) */
+  maxLoaded?: number | undefined
+  /** largest width and height that may be asked for, in pixels (default 2048) */
+  maxSide?: number | undefined
+  /** called with every job that ends */
+  onEvent?: ((event: ServerEvent) => void) | undefined
+}
+
+export const maxCount = 10
+const maxSteps = 1000
+const demo: ServerModel = { source: 'demo', inpainting: 'demo-inpaint' }
+
+export class Service {
+  readonly models: Models
+  readonly jobs: JobQueue
+  readonly started = Math.floor(Date.now() / 1000)
+  readonly #maxSide: number
+
+  constructor({ models = { demo }, maxLoaded = 2, maxSide = 2048, onEvent, ...limits }: ServiceOptions) {
+    const named = Object.entries(models).map(
+      ([name, model]) => [name, typeof model === 'string' ? { source: model } : model] as const,
+    )
+    if (named.length === 0) throw new KandinskyError('INVALID_ARGUMENT', 'Expected at least one model')
+    this.models = new Models(new Map(named), maxLoaded)
+    this.jobs = new JobQueue(limits, (job) => onEvent?.(eventOf(job)))
+    this.#maxSide = maxSide
+  }
+
+  /** Ranges of the numbers that every API has under names of its own. */
+  get ranges() {
+    const side = { integer: true, min: 1, max: this.#maxSide }
+    return {
+      count: { integer: true, min: 1, max: maxCount },
+      steps: { integer: true, min: 1, max: maxSteps },
+      guidance: { min: 0, max: 100 },
+      strength: { min: 0, max: 1 },
+      side,
+    }
+  }
+
+  /** `1024x768`; undefined for `auto`. */
+  size(fields: Fields, name: string): { width?: number; height?: number } {
+    const text = fields.text(name)
+    if (text === undefined || text === 'auto') return {}
+    const [, width = 0, height = 0] = (/^(\d{1,5})x(\d{1,5})$/.exec(text) ?? []).map(Number)
+    const max = this.#maxSide
+    if (width < 1 || height < 1 || width > max || height > max)
+      throw fields.wrong(name, `auto, or width and height as 1024x768, of at most ${max} each,`)
+    return { width, height }
+  }
+
+  /**
+   * Checks what can be checked at once, and puts a job into the queue.
+   * @param signal ends the job: of the connection that waits for it
+   */
+  submit(c: Context, api: string, request: PictureRequest, signal?: AbortSignal): Job {
+    const model = this.models.expect(request.model)
+    if (request.scheduler !== undefined) schedulerByName(request.scheduler, {})
+    if (request.mask && !request.image) throw new RequestError(400, 'A mask needs an image', null, 'mask')
+    const job = this.jobs.add(new Job(clientOf(c), api), (own) => this.models.draw({ ...request, model }, own))
+    if (signal?.aborted) job.cancel()
+    else signal?.addEventListener('abort', () => job.cancel(), { once: true })
+    return job
+  }
+
+  async close(): Promise<void> {
+    await this.jobs.close()
+    await this.models.dispose()
+  }
+}
+
+/** An error as a client may see it. What is not the client's own says nothing of this machine. */
+export function explain(error: unknown): RequestError {
+  if (error instanceof RequestError) return error
+  if (!(error instanceof KandinskyError)) return new RequestError(500, 'The picture could not be made', 'INTERNAL')
+  if (error.code === 'INVALID_ARGUMENT' || error.code === 'SHAPE_MISMATCH')
+    return new RequestError(400, error.message, error.code)
+  return new RequestError(500, `The picture could not be made (${error.code})`, error.code)
+}
+
+/** Status and headers of an error's answer; the body is the API's. */
+export function refuse(c: Context, service: Service, body: object, error: RequestError): Response {
+  if (error.status === 429) c.header('Retry-After', String(service.jobs.retryAfter))
+  return c.json(body, error.status as ContentfulStatusCode)
+}
+
+/** The body of a request as JSON. @throws RequestError 400 */
+export async function readJson(c: Context): Promise<unknown> {
+  const text = await c.req.text()
+  if (text.trim() === '') return {}
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw new RequestError(400, 'Expected JSON in the body', 'invalid_json')
+  }
+}
+
+export async function toBase64(image: RawImage, format: ImageFormat = 'png', quality?: number): Promise<string> {
+  return (await image.toBuffer(format, { quality })).toString('base64')
+}
+
+/** How a preview of latent cells looks at the size of the picture. */
+export function enlarge(preview: RawImage): RawImage {
+  return preview.resize(preview.width * 8, preview.height * 8)
+}
+
+/** The whole of a job: the prior is a small part of the work. */
+export function fractionOf({ state, progress }: Job): number {
+  if (state === 'done') return 1
+  if (!progress || progress.stage === 'loading') return 0
+  const done = progress.step / progress.steps
+  return progress.stage === 'prior' ? 0.1 * done : 0.1 + 0.9 * done
+}
+
+/** The address that a request came from, where the host of the handler tells. */
+function clientOf(c: Context): string {
+  const { incoming } = (c.env ?? {}) as { incoming?: { socket?: { remoteAddress?: string } } }
+  return incoming?.socket?.remoteAddress ?? 'unknown'
+}
+
+function eventOf(job: Job): ServerEvent {
+  const { id, api, state, created, started, ended = created, images, error } = job
+  const message = state === 'failed' ? (error instanceof Error ? error.message : String(error)) : undefined
+  return {
+    ...{ event: 'job', id, api, state },
+    ...{ waitedMs: (started ?? ended) - created, ranMs: started === undefined ? 0 : ended - started },
+    ...{ pictures: images.length, error: message },
+  }
+}

@@ -1,0 +1,338 @@
+// kandinsky serve as its clients meet it: the official client of OpenAI's API, the calls of AUTOMATIC1111's users, jobs.
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import test from 'node:test'
+import OpenAI, { toFile } from 'openai'
+import { AutoPipelineForText2Image, Generator, loadImage, RawImage, readRecipe } from '../../dist/index.js'
+import { createHandler, createServer } from '../../dist/server/index.js'
+import { main } from '../helpers/cli.mjs'
+
+const quick = { prompt: 'a red apple', steps: 2 }
+
+async function server(t, options = {}) {
+  const started = await createServer({ port: 0, ...options })
+  t.after(() => started.close())
+  return started.url
+}
+
+const post = (url, body, headers = {}) =>
+  fetch(url, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body: typeof body === 'string' ? body : JSON.stringify(body),
+  })
+const get = async (url) => (await fetch(url)).json()
+
+async function jobEnds(url, id) {
+  while (true) {
+    const job = await get(`${url}/jobs/${id}`)
+    if (job.ended !== undefined) return job
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
+
+const picture = (colour, channels = 3) =>
+  new RawImage(new Uint8Array(128 * 128 * channels).fill(colour), 128, 128, channels)
+
+test("OpenAI's client gets the pictures that the library makes, each with a seed of its own", async (t) => {
+  const client = new OpenAI({ baseURL: `${await server(t)}/v1`, apiKey: 'none' })
+  const { data } = await client.images.generate({ ...quick, n: 2, seed: 5, response_format: 'b64_json' })
+  assert.deepEqual(
+    data.map(({ seed }) => seed),
+    [5, 6],
+  )
+  const pipe = await AutoPipelineForText2Image.fromPretrained('demo')
+  t.after(() => pipe.dispose())
+  for (const [i, { b64_json }] of data.entries()) {
+    const { images } = await pipe.generate({
+      prompt: quick.prompt,
+      numInferenceSteps: 2,
+      generator: new Generator(5 + i),
+    })
+    const served = await loadImage(Buffer.from(b64_json, 'base64'))
+    assert.deepEqual(served.data, images[0].data)
+  }
+  assert.deepEqual(
+    (await client.models.list()).data.map(({ id }) => id),
+    ['demo'],
+  )
+})
+
+test('every extra field reaches the pipeline: the recipe of the picture says so', async (t) => {
+  const client = new OpenAI({ baseURL: `${await server(t)}/v1`, apiKey: 'none' })
+  const { data } = await client.images.generate({
+    ...{ ...quick, model: 'gpt-image-1', size: '192x128', response_format: 'url' },
+    ...{ seed: '6687881544318117707', negative_prompt: 'a pear', guidance_scale: 3, scheduler: 'euler' },
+  })
+  const recipe = await readRecipe(new Uint8Array(await (await fetch(data[0].url)).arrayBuffer()))
+  assert.equal(recipe.seed, '6687881544318117707')
+  assert.equal(recipe.negativePrompt, 'a pear')
+  assert.equal(recipe.scheduler, 'EulerDiscreteScheduler')
+  assert.deepEqual([recipe.numInferenceSteps, recipe.guidanceScale, recipe.width, recipe.height], [2, 3, 192, 128])
+  // The scheduler of one request is not that of the next.
+  const next = await client.images.generate({ ...quick, response_format: 'b64_json' })
+  assert.equal((await readRecipe(Buffer.from(next.data[0].b64_json, 'base64'))).scheduler, 'DDIMScheduler')
+})
+
+test('edits start from a picture, and repaint it where the mask, or the picture itself, is transparent', async (t) => {
+  const client = new OpenAI({ baseURL: `${await server(t)}/v1`, apiKey: 'none' })
+  const file = async (image) => toFile(await image.toBuffer(), 'picture.png', { type: 'image/png' })
+  const result = async (options) => {
+    const { data } = await client.images.edit({ ...quick, seed: 1, ...options })
+    return loadImage(Buffer.from(data[0].b64_json, 'base64'))
+  }
+  const white = picture(255)
+  const kept = picture(255, 4)
+  for (let y = 0; y < 128; y++) kept.data.fill(255, y * 512, y * 512 + 512)
+  for (let i = 0; i < 64 * 128; i++) kept.data[i * 4 + 3] = 0
+  const half = async (options) => {
+    const { data } = await result(options)
+    const mean = (part) => part.reduce((sum, value) => sum + value, 0) / part.length
+    return [mean(data.subarray(0, data.length / 2)), mean(data.subarray(data.length / 2))]
+  }
+  const byMask = await half({ image: await file(white), mask: await file(kept) })
+  assert.ok(byMask[1] > 235 && byMask[0] < 220, `the upper half only: ${byMask}`)
+  assert.deepEqual(await half({ image: await file(kept) }), byMask)
+  const start = await result({ image: await file(white), strength: 0.5 })
+  assert.notDeepEqual(start.data, (await result({ image: await file(picture(0)), strength: 0.5 })).data)
+})
+
+test('partial pictures are streamed, then the whole one', async (t) => {
+  const client = new OpenAI({ baseURL: `${await server(t)}/v1`, apiKey: 'none' })
+  const events = []
+  const stream = await client.images.generate({ ...quick, steps: 6, seed: 3, stream: true, partial_images: 2 })
+  for await (const event of stream) events.push(event)
+  assert.equal(events.at(-1).type, 'image_generation.completed')
+  const partial = events.slice(0, -1)
+  assert.ok(partial.length >= 1 && partial.length <= 2, `${partial.length}`)
+  for (const [i, event] of partial.entries()) {
+    assert.equal(event.type, 'image_generation.partial_image')
+    assert.equal(event.partial_image_index, i)
+  }
+  for (const { b64_json } of events) assert.equal((await loadImage(Buffer.from(b64_json, 'base64'))).width, 128)
+  const { data } = await client.images.generate({ ...quick, steps: 6, seed: 3 })
+  assert.equal(data[0].b64_json, events.at(-1).b64_json)
+})
+
+test('what is wrong is said by the name of the field, before anything is made, and without paths', async (t) => {
+  const url = `${await server(t, { models: { broken: '/no/such/model.gguf' } })}/v1/images/generations`
+  for (const [body, status, param, message] of [
+    ['{', 400, null, /Expected JSON/],
+    ['[]', 400, null, /Expected a JSON object/],
+    [{}, 400, 'prompt', /a text for prompt but received undefined/],
+    [{ ...quick, stepps: 3 }, 400, 'stepps', /did you mean steps\?/],
+    [{ ...quick, steps: 'ten' }, 400, 'steps', /from 1 to 1000 for steps but received "ten"/],
+    [{ ...quick, n: 11 }, 400, 'n', /from 1 to 10 for n/],
+    [{ ...quick, size: '4096x64' }, 400, 'size', /of at most 2048 each/],
+    [{ ...quick, seed: 2 ** 60 }, 400, 'seed', /beyond 2\^53 as a text/],
+    [{ ...quick, scheduler: 'dpmpp' }, 400, null, /for scheduler but received "dpmpp"/],
+    [{ ...quick, model: 'k99' }, 404, 'model', /expected one of broken/],
+    [{ ...quick, image: '/etc/passwd' }, 400, 'image', /Unknown field "image"/],
+    [quick, 500, null, /^The picture could not be made \(FILE_NOT_FOUND\)$/],
+  ]) {
+    const response = await post(url, body)
+    const { error } = await response.json()
+    assert.equal(response.status, status, JSON.stringify(body))
+    assert.match(error.message, message)
+    assert.equal(error.param, param, error.message)
+  }
+})
+
+test('pictures come as bytes only: no file of the server, no URL, no bomb', async (t) => {
+  const url = await server(t)
+  for (const image of ['/etc/passwd', 'file:///etc/passwd', 'http://127.0.0.1/', '../x.png']) {
+    const response = await post(`${url}/jobs`, { ...quick, image })
+    assert.equal(response.status, 400)
+    assert.match((await response.json()).error.message, /a picture as base64 or as a data URL for image/)
+  }
+  const { id } = await (
+    await post(`${url}/jobs`, { ...quick, image: Buffer.from('no picture').toString('base64') })
+  ).json()
+  const { state, error } = await jobEnds(url, id)
+  assert.equal(state, 'failed')
+  assert.match(error.message, /^image: /)
+  const limited = await server(t, { maxBody: 1000 })
+  assert.equal((await post(`${limited}/jobs`, { prompt: 'a'.repeat(2000) })).status, 413)
+})
+
+test('AUTOMATIC1111: text to picture with a true info, picture to picture, masks in white or inverted', async (t) => {
+  const url = `${await server(t)}/sdapi/v1`
+  const request = { ...quick, cfg_scale: 3, seed: 7, sampler_name: 'Euler a', batch_size: 2, width: 128, height: 128 }
+  const { images, parameters, info } = await (await post(`${url}/txt2img`, { ...request, restore_faces: true })).json()
+  assert.equal(images.length, 2)
+  assert.equal(parameters.seed, 7)
+  const told = JSON.parse(info)
+  assert.deepEqual(told.all_seeds, [7, 8])
+  assert.deepEqual([told.sampler_name, told.steps, told.cfg_scale], ['EulerAncestralDiscreteScheduler', 2, 3])
+  assert.deepEqual(told.extra_generation_params, { Ignored: 'restore_faces' })
+  assert.match(told.infotexts[1], /^a red apple\nSteps: 2, .*Seed: 8/)
+  const one = await (await post(`${url}/txt2img`, { ...request, seed: 8, batch_size: 1 })).json()
+  const pixels = async (base64) => (await loadImage(Buffer.from(base64, 'base64'))).data
+  assert.deepEqual(await pixels(one.images[0]), await pixels(images[1]))
+
+  const start = (await picture(255).toBuffer()).toString('base64')
+  const mask = picture(0)
+  mask.data.fill(255, 0, mask.data.length / 2)
+  const repaint = async (options) => {
+    const body = { ...quick, seed: 1, init_images: [`data:image/png;base64,${start}`], ...options }
+    const answer = await (await post(`${url}/img2img`, body)).json()
+    const data = await pixels(answer.images[0])
+    const mean = (part) => part.reduce((sum, value) => sum + value, 0) / part.length
+    return [mean(data.subarray(0, data.length / 2)), mean(data.subarray(data.length / 2))]
+  }
+  const encoded = (await mask.toBuffer()).toString('base64')
+  const [upper, keptLower] = await repaint({ mask: encoded })
+  assert.ok(upper < 220 && keptLower > 235, `${upper}, ${keptLower}`)
+  const [keptUpper, lower] = await repaint({ mask: encoded, inpainting_mask_invert: 1 })
+  assert.ok(lower < 220 && keptUpper > 235, `${keptUpper}, ${lower}`)
+  assert.equal((await repaint({ denoising_strength: 0.5 })).length, 2)
+  assert.equal((await post(`${url}/txt2img`, { ...request, sampler_name: 'DPM fast' })).status, 404)
+})
+
+test('AUTOMATIC1111: the lists that clients ask for, progress while a picture is made, and interrupt', async (t) => {
+  const url = `${await server(t)}/sdapi/v1`
+  assert.deepEqual((await get(`${url}/sd-models`))[0].model_name, 'demo')
+  assert.ok((await get(`${url}/samplers`)).some(({ name }) => name === 'Euler a'))
+  assert.equal((await get(`${url}/schedulers`))[0].name, 'automatic')
+  assert.equal((await get(`${url}/upscalers`))[0].name, 'None')
+  for (const name of ['latent-upscale-modes', 'sd-vae', 'sd-modules', 'loras'])
+    assert.deepEqual(await get(`${url}/${name}`), [], name)
+  assert.equal((await post(`${url}/options`, { sd_model_checkpoint: 'demo [0123456789]' })).status, 200)
+  assert.equal((await get(`${url}/options`)).sd_model_checkpoint, 'demo')
+  assert.equal((await post(`${url}/options`, { sd_model_checkpoint: 'other' })).status, 404)
+  const idle = await get(`${url}/progress`)
+  assert.deepEqual([idle.progress, idle.state.job_count], [0, 0])
+
+  const drawing = post(`${url}/txt2img`, { ...quick, steps: 500 })
+  let seen = idle
+  while (!(seen.progress > 0.1 && seen.current_image)) seen = await get(`${url}/progress`)
+  assert.equal(seen.state.job_count, 1)
+  assert.equal((await loadImage(Buffer.from(seen.current_image, 'base64'))).width, 128)
+  await post(`${url}/interrupt`, {})
+  const { images, info } = await (await drawing).json()
+  assert.equal(JSON.parse(info).interrupted, true)
+  assert.equal(images.length, 1)
+})
+
+test('jobs: an id at once, a place in the queue, events, pictures, and an end for each by its own', async (t) => {
+  const url = await server(t)
+  const submit = async (body) => {
+    const response = await post(`${url}/jobs`, body)
+    assert.equal(response.status, 202)
+    return response.json()
+  }
+  const long = await submit({ ...quick, steps: 500 })
+  const [second, third] = [await submit({ ...quick, seed: 1 }), await submit({ ...quick, seed: 2 })]
+  assert.deepEqual([long.position, second.position, third.position], [0, 1, 2])
+  assert.equal((await fetch(`${url}/jobs/${second.id}`, { method: 'DELETE' })).status, 200)
+  assert.equal((await get(`${url}/jobs/${second.id}`)).state, 'cancelled')
+  assert.equal((await get(`${url}/jobs/${third.id}`)).position, 1)
+
+  const events = (await fetch(`${url}/jobs/${third.id}/events`)).text()
+  await fetch(`${url}/jobs/${long.id}`, { method: 'DELETE' })
+  assert.equal((await jobEnds(url, long.id)).state, 'cancelled')
+  const states = [...(await events).matchAll(/^event: (\w+)$/gm)].map(([, state]) => state)
+  assert.equal(states[0], 'queued')
+  assert.equal(states.at(-1), 'done')
+  const { pictures } = await jobEnds(url, third.id)
+  assert.equal(pictures[0].recipe.seed, 2)
+  for (const [query, type] of [
+    ['', 'image/png'],
+    ['?format=webp', 'image/webp'],
+  ])
+    assert.equal((await fetch(url + pictures[0].url + query)).headers.get('content-type'), type)
+  assert.equal((await fetch(`${url}/jobs/${third.id}/pictures/1`)).status, 404)
+  assert.equal((await fetch(`${url}/jobs/no-such-job`)).status, 404)
+})
+
+test('a client that disconnects ends its own job and no other', async (t) => {
+  const events = []
+  const url = await server(t, { onEvent: (event) => events.push(event) })
+  const leaving = new AbortController()
+  const left = fetch(`${url}/v1/images/generations`, {
+    method: 'POST',
+    body: JSON.stringify({ ...quick, steps: 900 }),
+    signal: leaving.signal,
+  })
+  while ((await get(`${url}/healthz`)).jobs === 0);
+  const staying = post(`${url}/v1/images/generations`, quick)
+  while ((await get(`${url}/healthz`)).jobs < 2);
+  leaving.abort()
+  await assert.rejects(left)
+  assert.equal((await staying).status, 200)
+  assert.deepEqual(
+    events.map(({ state }) => state),
+    ['cancelled', 'done'],
+  )
+})
+
+test('beyond the limits, of one client or in all, is 429 with a time to come back', async (t) => {
+  for (const limit of [{ maxJobs: 1 }, { maxJobsPerClient: 1 }]) {
+    const url = await server(t, limit)
+    const { id } = await (await post(`${url}/jobs`, { ...quick, steps: 500 })).json()
+    const refused = await post(`${url}/v1/images/generations`, quick)
+    assert.equal(refused.status, 429)
+    assert.ok(Number(refused.headers.get('retry-after')) >= 1)
+    await fetch(`${url}/jobs/${id}`, { method: 'DELETE' })
+    await jobEnds(url, id)
+    assert.equal((await post(`${url}/v1/images/generations`, quick)).status, 200)
+  }
+})
+
+test('finished jobs leave when they were kept long enough or take too much', async (t) => {
+  const bytes = 128 * 128 * 3
+  const url = await server(t, { keepBytes: bytes })
+  const ids = []
+  for (const seed of [1, 2]) {
+    const { id } = await (await post(`${url}/jobs`, { ...quick, seed })).json()
+    assert.equal((await jobEnds(url, id)).state, 'done')
+    ids.push(id)
+  }
+  assert.deepEqual(await Promise.all(ids.map(async (id) => (await fetch(`${url}/jobs/${id}`)).status)), [404, 200])
+})
+
+test('pages of other sites and names of theirs are refused; a token is asked for', async () => {
+  const handler = createHandler({ allowedOrigins: ['https://app.example.org'], allowedHosts: ['studio.example.org'] })
+  const status = async (url, headers = {}, from = handler) =>
+    (await from.fetch(new Request(url, { headers: { host: new URL(url).host, ...headers } }))).status
+  for (const host of ['127.0.0.1:7860', 'localhost', '[::1]:7860', '192.168.0.7', 'studio.example.org'])
+    assert.equal(await status(`http://${host}/v1/models`), 200, host)
+  assert.equal(await status('http://rebound.example.net/v1/models'), 403)
+  const local = 'http://localhost:7860/v1/models'
+  assert.equal(await status(local, { origin: 'http://localhost:7860' }), 200)
+  assert.equal(await status(local, { origin: 'https://app.example.org' }), 200)
+  for (const headers of [{ origin: 'https://evil.example' }, { origin: 'null' }, { 'sec-fetch-site': 'cross-site' }])
+    assert.equal(await status(local, headers), 403, JSON.stringify(headers))
+
+  const secret = createHandler({ token: 'open sesame' })
+  const basic = `Basic ${Buffer.from('user:open sesame').toString('base64')}`
+  for (const [authorization, expected] of [
+    ['', 401],
+    ['Bearer other', 401],
+    [basic, 200],
+  ])
+    assert.equal(await status(local, { authorization }, secret), expected, authorization)
+  assert.equal(await status('http://localhost/healthz', {}, secret), 200)
+  assert.throws(() => createHandler({ tokens: 'x' }), /did you mean token\?/)
+})
+
+test('the command listens, tells of jobs, finishes them when it is stopped', async () => {
+  const child = spawn(process.execPath, [main, 'serve', '--port', '0', '--json'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  let output = ''
+  child.stdout.setEncoding('utf8').on('data', (text) => {
+    output += text
+  })
+  while (!output.includes('\n')) await once(child.stdout, 'data')
+  const { type, url } = JSON.parse(output)
+  assert.equal(type, 'listening')
+  const drawing = post(`${url}/v1/images/generations`, { ...quick, steps: 20 })
+  while ((await get(`${url}/healthz`)).jobs === 0);
+  child.kill('SIGTERM')
+  assert.equal((await drawing).status, 200)
+  const [code] = await once(child, 'exit')
+  assert.equal(code, 0)
+  assert.match(output, /"state":"done"/)
+})
