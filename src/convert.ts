@@ -1,11 +1,11 @@
 // Writes a checkpoint as one of our GGUF files.
 import { mkdtemp, realpath, rm, stat } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
-import { fileError } from './checkpoint/formats/file.js'
 import { ggufMetadata } from './checkpoint/gguf.js'
 import { combineCheckpoints, openCheckpoint } from './checkpoint/open.js'
 import { type Checkpoint, type Component, expectComplete } from './checkpoint/pipeline-files.js'
 import { invalid, KandinskyError } from './errors.js'
+import { fileError } from './files.js'
 import { resolveSource } from './hub/resolve.js'
 import { binding, type TensorSource, type WeightType } from './native.js'
 import { cancellable } from './networks/cancellable.js'

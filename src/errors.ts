@@ -37,9 +37,20 @@ export function invalid(what: string, expected: string, value: unknown): Kandins
   return new KandinskyError('INVALID_ARGUMENT', `Expected ${expected} for ${what} but received ${describe(value)}`)
 }
 
+/** A text as it is, a URL without what it may carry in secret: user, password, query, fragment, and the data of a data URL. */
+export function withoutSecrets(text: string): string {
+  if (/^data:/i.test(text)) return `${text.slice(0, Math.min(40, (text.indexOf(',') + 1 || 6) - 1))},…`
+  if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(text)) return text
+  if (!URL.canParse(text)) return '(a URL)'
+  const { protocol, host, pathname } = new URL(text)
+  return `${protocol}//${host}${pathname}`
+}
+
 function describe(value: unknown): string {
-  if (typeof value === 'string')
-    return value.length > 80 ? `${JSON.stringify(value.slice(0, 80))}…` : JSON.stringify(value)
+  if (typeof value === 'string') {
+    const text = withoutSecrets(value)
+    return text.length > 80 ? `${JSON.stringify(text.slice(0, 80))}…` : JSON.stringify(text)
+  }
   if (value === null || ['number', 'boolean', 'bigint', 'undefined'].includes(typeof value)) return String(value)
   if (Array.isArray(value)) return `an array of length ${value.length}`
   if (typeof value === 'function') return 'a function'

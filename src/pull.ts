@@ -1,16 +1,17 @@
 // Brings a model from a hub or a server to this machine: file by file it is downloaded, quantized and let go, so that what
 // lies on the disk is hardly more than what is kept. What an interrupted pull has done is there for the next one.
-import { mkdir, readFile, rm, stat, statfs, writeFile } from 'node:fs/promises'
+import { mkdir, rm, stat, statfs, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { ggufMetadata } from './checkpoint/gguf.js'
 import { combineCheckpoints, openCheckpoint } from './checkpoint/open.js'
 import type { Checkpoint, Component } from './checkpoint/pipeline-files.js'
 import { type Conversion, checkConvertOptions, planConversion, zeroImageEmbeds } from './convert.js'
-import { invalid, KandinskyError } from './errors.js'
+import { invalid, KandinskyError, withoutSecrets } from './errors.js'
+import { readTextOf } from './files.js'
 import { explain } from './hub/cache.js'
 import { withLock } from './hub/download.js'
 import { nameOf, type Origin, parseOrigin, priorOf, stage } from './hub/origin.js'
-import { exists, withoutSecrets } from './hub/paths.js'
+import { exists } from './hub/paths.js'
 import { checkModelName, modelsFolder, pulledModel, workFolder } from './hub/pulled.js'
 import { findModel, licenseOf } from './hub/resolve.js'
 import type { StagedFile, Staging } from './hub/staging.js'
@@ -184,7 +185,7 @@ class Pull {
 
   /** Takes up what an interrupted pull of the same has left; that of another is of no use. */
   async #resume(): Promise<void> {
-    const stored = await readFile(join(this.#work, 'pull.json'), 'utf8').catch(() => undefined)
+    const stored = await readTextOf(join(this.#work, 'pull.json')).catch(() => undefined)
     const { request, versions } = stored === undefined ? {} : JSON.parse(stored)
     if (request === this.request) this.#versions = versions
     else await rm(this.#work, { recursive: true, force: true })
@@ -238,7 +239,7 @@ class Pull {
     const encoder = await prior?.component('image_encoder')
     if (!encoder) return undefined
     const kept = join(this.#work, 'zero-image.json')
-    const known = await readFile(kept, 'utf8').catch(() => undefined)
+    const known = await readTextOf(kept).catch(() => undefined)
     const files = [...new Set(encoder.tensors.map(({ path }) => path))].flatMap((path) => download.fileAt(path) ?? [])
     if (known !== undefined) {
       for (const file of files) download.skip(file)

@@ -1,8 +1,8 @@
 // How a checkpoint is laid out in one of our GGUF files (docs/format.md): the names of metadata keys and tensors, in
 // both directions. The bytes are read and written by the addon.
 import { KandinskyError } from '../errors.js'
+import { badFile } from '../files.js'
 import { binding, type Config, type ConfigValue, type GgufContent } from '../native.js'
-import { badFile } from './formats/file.js'
 import {
   type Checkpoint,
   type CombinedFiles,

@@ -1,13 +1,11 @@
 // A folder in the Hugging Face diffusers layout: model_index.json names the parts, each part has a folder, networks
 // have a config.json and weights in it. Or a folder in the transformers layout, which is such a network.
 import { join } from 'node:path'
+import { badFile, MAX_TEXT_BYTES, readBytesOf } from '../files.js'
 import type { Config, ConfigValue } from '../native.js'
-import { badFile, listFolder, listSubfolders, SourceFile } from './formats/file.js'
+import { listFolder, listSubfolders } from './formats/file.js'
 import { CombinedFiles, type Component, PipelineFiles, PRIOR, pipelineSlots } from './pipeline-files.js'
 import { hasWeights, readWeights } from './weight-files.js'
-
-/** The largest, XLM-R's tokenizer.json, has 9 MB. It is also what our GGUF reader takes as one string. */
-const MAX_TEXT_BYTES = 16 << 20
 
 /** Files beside model_index.json that belong to a model. */
 const TOP_TEXTS = ['model_index.json', 'README.md', 'generation_config.json']
@@ -169,7 +167,7 @@ function isConfigValue(value: unknown): value is ConfigValue {
 }
 
 async function readText(path: string): Promise<string> {
-  const bytes = await readSmall(path, MAX_TEXT_BYTES)
+  const bytes = await readBytesOf(path, MAX_TEXT_BYTES)
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
   } catch (cause) {
@@ -178,12 +176,5 @@ async function readText(path: string): Promise<string> {
 }
 
 async function readBase64(path: string): Promise<string> {
-  return (await readSmall(path, (MAX_TEXT_BYTES / 4) * 3)).toString('base64')
-}
-
-function readSmall(path: string, limit: number): Promise<Buffer> {
-  return SourceFile.with(path, (file) => {
-    if (file.size > limit) throw badFile(path, `has ${file.size} bytes; at most ${limit} are read`)
-    return file.read(0, file.size)
-  })
+  return (await readBytesOf(path, (MAX_TEXT_BYTES / 4) * 3)).toString('base64')
 }

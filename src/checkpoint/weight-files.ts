@@ -4,7 +4,8 @@
 //   diffusion_pytorch_model[.fp16].bin                  or pytorch_model[.fp16].bin
 import { basename, extname, join } from 'node:path'
 import { KandinskyError } from '../errors.js'
-import { badFile, listFolder, SourceFile } from './formats/file.js'
+import { badFile, readBytesOf } from '../files.js'
+import { listFolder } from './formats/file.js'
 import { readSafetensors } from './formats/safetensors.js'
 import type { StoredTensor } from './formats/stored.js'
 import { readTorch } from './formats/torch.js'
@@ -85,10 +86,7 @@ async function readShards(folder: string, indexName: string): Promise<StoredTens
 
 /** The index's "weight_map", from tensor names to shards, all of which must lie beside the index. */
 export async function readIndex(path: string): Promise<Map<string, string>> {
-  const text = await SourceFile.with(path, async (file) => {
-    if (file.size > MAX_INDEX_BYTES) throw badFile(path, `is an index of ${file.size} bytes`)
-    return (await file.read(0, file.size)).toString('utf8')
-  })
+  const text = (await readBytesOf(path, MAX_INDEX_BYTES)).toString('utf8')
   const map = new Map<string, string>()
   for (const [name, shard] of Object.entries(weightMap(text, path))) {
     if (

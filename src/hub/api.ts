@@ -1,10 +1,10 @@
 // The hub's side: which repository is meant, what it lists, what its refusals mean.
-import { readFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { invalid, KandinskyError } from '../errors.js'
+import { invalid, KandinskyError, withoutSecrets } from '../errors.js'
+import { readTextOf } from '../files.js'
 import { fetchText } from './download.js'
-import { isSafePath, withHome, withoutSecrets } from './paths.js'
+import { isSafePath, withHome } from './paths.js'
 
 export interface DownloadProgress {
   /** path in the repository */
@@ -62,7 +62,7 @@ export async function repositoryOf(id: string, options: HubOptions): Promise<Rep
   if (!/^https?:/.test(endpoint) || !URL.canParse(endpoint))
     throw invalid('HF_ENDPOINT', 'an http or https URL', endpoint)
   const tokenFile = withHome(env.HF_TOKEN_PATH || join(home, 'token'))
-  const given: unknown = options.token || env.HF_TOKEN || (await readFile(tokenFile, 'utf8').catch(() => ''))
+  const given: unknown = options.token || env.HF_TOKEN || (await readTextOf(tokenFile).catch(() => ''))
   const token = typeof given === 'string' ? given.trim() : '\0'
   // Not through `invalid`, which would show the token.
   if (!/^[\x21-\x7e]*$/.test(token))

@@ -4,10 +4,11 @@
 //   models--{owner}--{name}/refs/{revision}             the commit that a branch or tag stood for
 // A snapshot's links and its ref are written when every file is there: what a ref names is complete.
 import { randomUUID } from 'node:crypto'
-import { copyFile, link, mkdir, readFile, rename, rm, statfs, symlink, writeFile } from 'node:fs/promises'
+import { copyFile, link, mkdir, rename, rm, statfs, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { listTree } from '../checkpoint/formats/file.js'
 import { KandinskyError } from '../errors.js'
+import { readTextOf } from '../files.js'
 import { COMMIT, type HubOptions, type Listing, list, type Repository, refused } from './api.js'
 import { download, sizeOf } from './download.js'
 import { chooseFiles, type Wanted } from './files.js'
@@ -30,7 +31,7 @@ export async function resolveRepository(
 
 /** What the cache holds, if that is all that is needed. */
 async function openSnapshot({ id, revision, folder }: Repository, wanted: Wanted): Promise<string> {
-  const ref = COMMIT.test(revision) ? revision : await readFile(join(folder, 'refs', revision), 'utf8').catch(() => '')
+  const ref = COMMIT.test(revision) ? revision : await readTextOf(join(folder, 'refs', revision)).catch(() => '')
   const snapshot = join(folder, 'snapshots', ref.trim())
   if (!COMMIT.test(ref.trim()) || !(await exists(snapshot)))
     throw new KandinskyError('FILE_NOT_FOUND', `${dirname(folder)}, there is no ${id} of revision ${revision}`)

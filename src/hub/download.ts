@@ -2,12 +2,12 @@
 // `<path>.incomplete`, resumed with Range, verified against the digest that the hub announced, then renamed.
 import { createHash, randomUUID } from 'node:crypto'
 import { constants } from 'node:fs'
-import { type FileHandle, mkdir, open, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { KandinskyError } from '../errors.js'
-import { withoutSecrets } from './paths.js'
+import { KandinskyError, withoutSecrets } from '../errors.js'
+import { readTextOf } from '../files.js'
 
 export interface Download {
   url: string
@@ -72,7 +72,7 @@ export async function download(job: Download): Promise<void> {
 /** Size of a file in bytes, undefined if there is none. Follows symbolic links. */
 export async function sizeOf(path: string): Promise<number | undefined> {
   const found = await stat(path).catch(() => undefined)
-  return found?.isDirectory() ? undefined : found?.size
+  return found?.isFile() ? found.size : undefined
 }
 
 /**
@@ -201,7 +201,7 @@ function reasonOf(error: unknown): string {
 
 /** Continues the partial file as far as the connection lasts; returns when it is complete and verified. */
 async function attempt(job: Download, partial: string): Promise<void> {
-  const file = await open(partial, constants.O_RDWR | constants.O_CREAT)
+  const file = await open(partial, constants.O_RDWR | constants.O_CREAT | (constants.O_NONBLOCK ?? 0))
   try {
     const { size: kept } = await file.stat()
     if (kept > job.size) await restart(file, `${partial} was larger than the file`)
@@ -300,7 +300,7 @@ async function tryLock(path: string, owner: string): Promise<boolean> {
 
 /** The age decides, since caches are shared between machines and containers; a dead process here is known at once. */
 async function isStale(path: string): Promise<boolean> {
-  const [text, info] = await Promise.all([readFile(path, 'utf8').catch(() => ''), stat(path).catch(() => undefined)])
+  const [text, info] = await Promise.all([readTextOf(path).catch(() => ''), stat(path).catch(() => undefined)])
   if (!info) return false
   if (Date.now() - info.mtimeMs > 4 * LOCK_TOUCH_MS) return true
   const [pid, , host] = text.split(' ')

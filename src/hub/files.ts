@@ -1,10 +1,10 @@
 // Chooses what a pipeline needs of a repository's files: texts (configs, tokenizers), and of every network that
 // model_index.json names the weights in one format. Repositories also hold the same weights as .bin, .ckpt or ONNX.
-import { readFile } from 'node:fs/promises'
 import { posix } from 'node:path'
 import { singleNetwork } from '../checkpoint/repository.js'
 import { chooseWeights, readIndex } from '../checkpoint/weight-files.js'
 import { KandinskyError } from '../errors.js'
+import { readTextOf } from '../files.js'
 
 /** Paths in a repository have forward slashes on every operating system. */
 const { basename, dirname, join } = posix
@@ -65,7 +65,7 @@ function missing(what: string, names: string[]): KandinskyError {
 
 /** Keys of a model_index.json that name a part: `"unet": ["diffusers", "UNet2DConditionModel"]`, not `[null, null]`. */
 async function partsOf(index: string, obtain: Obtain): Promise<string[]> {
-  const text = await readFile(await obtain(index), 'utf8')
+  const text = await readTextOf(await obtain(index))
   try {
     const entries = Object.entries(JSON.parse(text) as object)
     return entries.filter(([, value]) => Array.isArray(value) && typeof value[1] === 'string').map(([name]) => name)
@@ -77,7 +77,7 @@ async function partsOf(index: string, obtain: Obtain): Promise<string[]> {
 /** Told by the config, so that nothing large is downloaded in vain. */
 async function isSingleNetwork(names: string[], obtain: Obtain): Promise<boolean> {
   if (!names.includes('config.json')) return false
-  return singleNetwork(await readFile(await obtain('config.json'), 'utf8'), 'config.json') !== undefined
+  return singleNetwork(await readTextOf(await obtain('config.json')), 'config.json') !== undefined
 }
 
 /** The weights of one part; only networks have a file called config.json. */

@@ -1,8 +1,7 @@
 // Models that are elsewhere: what a user calls them, and their files here as far as they are needed.
 import { basename, dirname } from 'node:path'
-import { invalid, KandinskyError } from '../errors.js'
+import { invalid, KandinskyError, withoutSecrets } from '../errors.js'
 import { repositoryOf } from './api.js'
-import { withoutSecrets } from './paths.js'
 import { connectedPrior, HUB_ID } from './resolve.js'
 import { type Staging, stageRepository, stageUrl } from './staging.js'
 

@@ -7,13 +7,6 @@ export function withHome(path: string): string {
   return /^~(?=$|[/\\])/.test(path) ? homedir() + path.slice(1) : path
 }
 
-/** A URL as messages and files may show it: users, passwords and queries can be secrets. */
-export function withoutSecrets(url: string): string {
-  if (!URL.canParse(url)) return '(a URL)'
-  const { protocol, host, pathname } = new URL(url)
-  return `${protocol}//${host}${pathname}`
-}
-
 export async function exists(path: string): Promise<boolean> {
   return stat(path).then(
     () => true,

@@ -1,14 +1,15 @@
 // A repository in a folder of its own, where its weights lie as headers until they are needed: enough to know every
 // tensor, and to take the repository apart file by file in little disk space. `@huggingface/hub` and the cache of Python's
 // library (cache.ts) only know whole repositories.
-import { mkdir, open, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises'
+import { mkdir, open, rename, rm, truncate, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { KandinskyError } from '../errors.js'
+import { KandinskyError, withoutSecrets } from '../errors.js'
+import { readTextOf } from '../files.js'
 import { type Listing, list, type Repository, refused } from './api.js'
 import { linkFile } from './cache.js'
 import { type Download, download, fetchHead, fetchStart, sizeOf } from './download.js'
 import { chooseFiles, type Wanted } from './files.js'
-import { isSet, withoutSecrets } from './paths.js'
+import { isSet } from './paths.js'
 
 /** Bytes of a file. */
 export interface Range {
@@ -72,7 +73,7 @@ export async function stageRepository(
   for (const name of texts) await obtain(name)
   return {
     version: listing.commit,
-    readme: texts.includes('README.md') ? await readFile(join(folder, 'README.md'), 'utf8') : '',
+    readme: texts.includes('README.md') ? await readTextOf(join(folder, 'README.md')) : '',
     model: model === '' ? undefined : weights[0],
     weights,
     async stage() {

@@ -324,8 +324,8 @@ function notAnImage(name: string, what: string, cause?: unknown): KandinskyError
   return new KandinskyError('BAD_FILE', message, { cause })
 }
 
+/** What bytes look like, never what they are: they may be a key or a password file that a server was pointed at. */
 function describeBytes(bytes: Buffer): string {
-  const start = bytes.toString('latin1', 0, 32)
-  if (/^[\t\n\r\x20-\x7e]+$/.test(start)) return `text that starts with ${JSON.stringify(start)}`
-  return `${bytes.length} bytes that start with ${bytes.toString('hex', 0, 8)}`
+  const isText = !/[^\t\n\r\x20-\x7e\x80-\xff]/.test(bytes.toString('latin1', 0, 512))
+  return `${bytes.length} bytes of ${isText ? 'text' : 'an unknown format'}`
 }

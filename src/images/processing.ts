@@ -122,6 +122,9 @@ function clipProcessor(config: ClipProcessorConfig): (image: Pixels) => Tensor {
   }
 }
 
+/** in pixels; CLIP's are 224 and 336 */
+const MAX_CONFIG_SIDE = 4096
+
 /** transformers writes null for what is not set. */
 export function withoutNulls<Config extends object>(config: Config): Config {
   return Object.fromEntries(Object.entries(config).filter(([, value]) => value !== null)) as Config
@@ -143,7 +146,8 @@ function clipSize(
 
 function checkSides(name: string, height: unknown, width: unknown): void {
   for (const side of [height, width])
-    if (!Number.isSafeInteger(side) || (side as number) < 1) throw badConfig(name, 'positive integers', side)
+    if (!Number.isSafeInteger(side) || (side as number) < 1 || (side as number) > MAX_CONFIG_SIDE)
+      throw badConfig(name, `integers from 1 to ${MAX_CONFIG_SIDE}`, side)
 }
 
 function perChannel(name: string, value: number | number[]): number[] {

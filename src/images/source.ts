@@ -1,7 +1,7 @@
 // Bytes of files, URLs and buffers, with limits: a source may be hostile, slow or endless.
-import { readFile as readWhole, stat } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
-import { invalid, KandinskyError } from '../errors.js'
+import { invalid, KandinskyError, withoutSecrets } from '../errors.js'
+import { readBytesOf } from '../files.js'
 import { firstOf, isArrayBuffer, isError, isUint8Array, isUrl } from '../realms.js'
 import { isNoPath } from './kinds.js'
 
@@ -13,10 +13,10 @@ const HTTP_TIMEOUT_MS = 60_000
 /** A path, a URL (http, https, data, file; also as string), or the bytes of a file. */
 export type ByteSource = string | URL | Uint8Array | ArrayBuffer
 
-/** A name of a source for messages. */
+/** A name of a source for messages: a URL without user, password, query and data. */
 export function describeSource(source: ByteSource): string {
   if (typeof source !== 'string' && !isUrl(source)) return 'the given bytes'
-  const name = String(source)
+  const name = withoutSecrets(String(source))
   return name.length > 120 ? `${name.slice(0, 120)}…` : name
 }
 
@@ -29,22 +29,24 @@ export async function readBytes(source: ByteSource, signal?: AbortSignal): Promi
   if (isArrayBuffer(source)) return Buffer.from(source.slice(0))
   // Copied, as the caller may change or detach them while they are decoded.
   if (isUint8Array(source)) return Buffer.from(source)
-  if (isUrl(source) || (typeof source === 'string' && /^(https?|data|file):/i.test(source)))
+  if (isUrl(source) || (typeof source === 'string' && /^(data|file):|^[a-z][a-z0-9+.-]+:\/\//i.test(source)))
     return readUrl(source, signal)
   if (typeof source !== 'string' || source === '' || source.includes('\0'))
     throw invalid('source', 'a path, a URL, a Buffer, a Uint8Array or an ArrayBuffer', source)
   if (isNoPath(source))
     throw invalid('source', 'a path or a URL (base64 needs "data:image/png;base64," before it)', source)
-  return readFile(source, signal)
+  return readBytesOf(source, MAX_BYTES, signal)
 }
 
 async function readUrl(source: string | URL, signal?: AbortSignal): Promise<Buffer> {
-  if (!URL.canParse(String(source))) throw invalid('source', 'a valid URL', String(source))
+  if (!URL.canParse(String(source))) throw invalid('source', 'a valid URL', '(a URL)')
   const url = new URL(source)
-  if (url.protocol === 'file:') return readFile(filePath(url), signal)
+  if (url.protocol === 'file:') return readBytesOf(filePath(url), MAX_BYTES, signal)
   if (url.protocol === 'data:') return readDataUrl(url)
   if (url.protocol !== 'http:' && url.protocol !== 'https:')
-    throw invalid('source', 'an http, https, data or file URL', url.href)
+    throw invalid('source', 'an http, https, data or file URL', url.protocol)
+  // fetch refuses them as well, with a message that shows them.
+  if (url.username !== '' || url.password !== '') throw invalid('source', 'a URL without user and password', url.href)
   const timeout = AbortSignal.timeout(HTTP_TIMEOUT_MS)
   try {
     return await download(url, signal ? firstOf([signal, timeout]) : timeout)
@@ -62,7 +64,7 @@ async function readDataUrl(url: URL): Promise<Buffer> {
   try {
     response = await fetch(url.href)
   } catch {
-    throw invalid('source', 'a valid data URL', url.href)
+    throw invalid('source', 'a valid data URL', withoutSecrets(url.href))
   }
   return readBody(response, describeSource(url))
 }
@@ -71,24 +73,7 @@ function filePath(url: URL): string {
   try {
     return fileURLToPath(url)
   } catch {
-    throw invalid('source', 'a file URL of this machine', url.href)
-  }
-}
-
-async function readFile(path: string, signal?: AbortSignal): Promise<Buffer> {
-  try {
-    const status = await stat(path)
-    // A device or a pipe may never end.
-    if (!status.isFile()) throw new KandinskyError('BAD_FILE', `Expected a regular file at ${path}`)
-    checkSize(status.size, path)
-    return await readWhole(path, { signal })
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code
-    signal?.throwIfAborted()
-    if (error instanceof KandinskyError) throw error
-    if (code === 'ENOENT' || code === 'ENOTDIR')
-      throw new KandinskyError('FILE_NOT_FOUND', `There is no file ${path}`, { cause: error })
-    throw new KandinskyError('BAD_FILE', `Could not read ${path}: ${(error as Error).message}`, { cause: error })
+    throw invalid('source', 'a file URL of this machine', withoutSecrets(url.href))
   }
 }
 
@@ -100,7 +85,7 @@ async function download(url: URL, signal: AbortSignal): Promise<Buffer> {
     const location = response.headers.get('location')
     if (response.status >= 300 && response.status < 400 && location !== null) {
       await response.body?.cancel()
-      if (!URL.canParse(location, at.href)) throw unreachable(at, `redirects to ${JSON.stringify(location)}`)
+      if (!URL.canParse(location, at.href)) throw unreachable(at, 'redirects to what is no URL')
       at = new URL(location, at)
       if (!/^https?:$/.test(at.protocol)) throw unreachable(url, `redirects to a ${at.protocol} URL`)
       continue

@@ -4,9 +4,12 @@ import { betaArray, flag, integer, number } from './config.js'
 
 export type BetaSchedule = 'linear' | 'scaled_linear' | 'squaredcos_cap_v2' | 'laplace' | 'sigmoid' | 'exp'
 
+/** A table of betas has this many entries, and every step looks some of them up; all published models have 1000. */
+export const MAX_TRAIN_TIMESTEPS = 100_000
+
 /** The config keys that choose a beta table, with the defaults that most classes share. */
 export const plainBetaFields = {
-  num_train_timesteps: integer(1000, 1),
+  num_train_timesteps: integer(1000, 1, MAX_TRAIN_TIMESTEPS),
   beta_start: number(0.0001, 0, 1),
   beta_end: number(0.02, 0, 1),
   trained_betas: betaArray(),

@@ -4,7 +4,7 @@
 // Easy to get wrong: timesteps run evenly from num_train_timesteps - 1 to 0, both included, unlike every other
 // scheduler's; and only a step to the very next training timestep uses the beta table itself.
 import { Tensor } from '../tensor.js'
-import { betasForAlphaBar, cosineAlphaBar } from './betas.js'
+import { betasForAlphaBar, cosineAlphaBar, MAX_TRAIN_TIMESTEPS } from './betas.js'
 import { type ConfigOf, flag, integer, number, oneOf } from './config.js'
 import {
   addNoiseTerm,
@@ -28,7 +28,7 @@ import {
 import { checkStepCount, evenTimesteps } from './timesteps.js'
 
 const FIELDS = {
-  num_train_timesteps: integer(1000, 1),
+  num_train_timesteps: integer(1000, 1, MAX_TRAIN_TIMESTEPS),
   variance_type: oneOf('fixed_small_log', ['fixed_small_log', 'learned_range']),
   clip_sample: flag(true),
   clip_sample_range: number(1, 0),

@@ -35,7 +35,7 @@ const layers = [
   ['algorithms', /^(schedulers|tokenizers|images)\//],
   ['native', /^native\.ts$/],
   ['files beside the code', /^binaries\.cts$/],
-  ['values', /^(random|tensor|errors|math|realms|version)\.ts$/],
+  ['values', /^(random|tensor|errors|files|math|realms|version)\.ts$/],
 ]
 const layerOf = (file) => layers.findIndex(([, pattern]) => pattern.test(file))
 

@@ -1,7 +1,7 @@
 import type { BigIntStats } from 'node:fs'
-import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
+import { type FileHandle, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { KandinskyError } from '../../errors.js'
+import { badFile, fileError, readAt, withFile } from '../../files.js'
 
 /** Deeper than any repository of models is; links can form circles. */
 const MAX_TREE_DEPTH = 6
@@ -27,29 +27,14 @@ export class SourceFile {
    * @throws KandinskyError `FILE_NOT_FOUND`, or `BAD_FILE` if it is no regular file or cannot be read
    */
   static async with<T>(path: string, use: (file: SourceFile) => Promise<T>): Promise<T> {
-    const handle = await open(path, 'r').catch((cause) => {
-      throw fileError(path, cause)
-    })
-    try {
-      const stat = await handle.stat({ bigint: true })
-      if (!stat.isFile()) throw badFile(path, 'is not a regular file')
-      return await use(new SourceFile(path, stat, handle))
-    } finally {
-      await handle.close()
-    }
+    return withFile(path, (handle, stat) => use(new SourceFile(path, stat, handle)))
   }
 
   /** Exactly `length` bytes from `offset`, or `BAD_FILE`. */
   async read(offset: number, length: number): Promise<Buffer> {
     if (!isRange(offset, length, this.size))
       throw badFile(this.path, `ends at byte ${this.size}, but ${length} bytes at ${offset} were expected`)
-    const buffer = Buffer.alloc(length)
-    for (let done = 0; done < length; ) {
-      const { bytesRead } = await this.#handle.read(buffer, done, length - done, offset + done)
-      if (bytesRead === 0) throw badFile(this.path, 'became shorter while it was read')
-      done += bytesRead
-    }
-    return buffer
+    return readAt(this.#handle, offset, length, this.path)
   }
 }
 
@@ -92,19 +77,6 @@ async function isFolder(path: string): Promise<boolean> {
 /** True if `length` bytes from `offset` lie inside `size` bytes and every number involved is exact. */
 export function isRange(offset: number, length: number, size: number): boolean {
   return [offset, length, offset + length].every((n) => Number.isSafeInteger(n) && n >= 0) && offset + length <= size
-}
-
-/** The error for a file whose content cannot be used: "{path} {problem}". */
-export function badFile(path: string, problem: string, options?: ErrorOptions): KandinskyError {
-  return new KandinskyError('BAD_FILE', `${path} ${problem}`, options)
-}
-
-/** The error for a file that the operating system does not let us read. */
-export function fileError(path: string, cause: unknown): KandinskyError {
-  const code = (cause as NodeJS.ErrnoException).code
-  if (code === 'ENOENT' || code === 'ENOTDIR')
-    return new KandinskyError('FILE_NOT_FOUND', `${path} does not exist`, { cause })
-  return badFile(path, `cannot be read (${code ?? cause})`, { cause })
 }
 
 /** What a file holds, judged by its first bytes and never by its name. */

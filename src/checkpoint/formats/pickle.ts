@@ -5,7 +5,8 @@
 // state dict are values of their own here, and everything else is refused. Nothing is executed or allocated on behalf
 // of the file except lists as long as the file itself.
 // Source: Python's pickletools.py (instructions), torch/_utils.py and torch/serialization.py (what they build).
-import { badFile, TORCH_LEGACY_HEAD } from './file.js'
+import { badFile } from '../../files.js'
+import { TORCH_LEGACY_HEAD } from './file.js'
 import type { ElementType } from './stored.js'
 
 /** A view into a storage, whose bytes lie elsewhere in the file under its key. Counts are in elements. */

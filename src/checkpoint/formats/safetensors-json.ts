@@ -2,7 +2,7 @@
 //
 // JSON.parse does not do here: of duplicate keys it silently keeps the last, "__proto__" sets no key, and integers
 // above 2^53 lose digits. Objects become Maps, so that every string is an ordinary key.
-import { badFile } from './file.js'
+import { badFile } from '../../files.js'
 
 type Value = string | number | null | Value[] | Map<string, Value>
 

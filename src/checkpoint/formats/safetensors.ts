@@ -3,7 +3,8 @@
 // section from its first byte to the end of the file without holes or overlap.
 // Source: https://github.com/huggingface/safetensors (README, "Format").
 import { resolve } from 'node:path'
-import { badFile, fileKind, KIND_NAMES, SourceFile } from './file.js'
+import { badFile } from '../../files.js'
+import { fileKind, KIND_NAMES, SourceFile } from './file.js'
 import { parseHeader } from './safetensors-json.js'
 import { countElements, ELEMENT_BYTES, type ElementType, type StoredTensor } from './stored.js'
 

@@ -5,7 +5,8 @@
 // each storage as raw bytes and "<root>/byteorder" says how they are ordered. Before, it wrote pickles, of which the last
 // lists the keys of the storages, and then each storage: its number of elements as int64, and its bytes.
 import { resolve } from 'node:path'
-import { badFile, fileKind, isRange, KIND_NAMES, SourceFile } from './file.js'
+import { badFile } from '../../files.js'
+import { fileKind, isRange, KIND_NAMES, SourceFile } from './file.js'
 import { type PickledTensor, unpickleLegacy, unpickleTensors } from './pickle.js'
 import { countElements, ELEMENT_BYTES, type StoredTensor } from './stored.js'
 import { readZip, type ZipEntry } from './zip.js'

@@ -1,7 +1,8 @@
 // Directory of a zip archive whose entries are stored, not compressed, as torch.save writes it. Nothing is extracted:
 // the result says where each entry's bytes lie, so that weights can be read or mapped in place.
 // Source: PKWARE APPNOTE.TXT 6.3.10, sections 4.3 (layout) and 4.5.3 (zip64).
-import { badFile, isRange, type SourceFile } from './file.js'
+import { badFile } from '../../files.js'
+import { isRange, type SourceFile } from './file.js'
 
 /** Where an entry's bytes lie in the archive. */
 export interface ZipEntry {

@@ -29,7 +29,7 @@ export function expectInteger(name: string, value: unknown, min: number, max: nu
 }
 
 export function expectNumber(name: string, value: unknown, min = -Infinity, max = Infinity): number {
-  if (typeof value !== 'number' || !Number.isFinite(value) || value < min || value > max) {
+  if (typeof value !== 'number' || !Number.isFinite(Math.fround(value)) || value < min || value > max) {
     const range = min > -Infinity || max < Infinity ? ` from ${min} to ${max}` : ''
     throw invalid(name, `a finite number${range}`, value)
   }

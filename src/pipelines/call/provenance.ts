@@ -1,8 +1,8 @@
 // What made a picture: filled in by the pipelines, carried by RawImage, written into PNG files (recipe.ts).
 import { createHash } from 'node:crypto'
-import { open } from 'node:fs/promises'
 import path from 'node:path'
 import type { Checkpoint } from '../../checkpoint/open.js'
+import { withFile } from '../../files.js'
 import type { RawImage } from '../../images/image.js'
 import type { Recipe } from '../../images/recipe.js'
 import { Generator, type GeneratorAlgorithm, type GeneratorPosition, type RandomSource } from '../../random.js'
@@ -37,14 +37,11 @@ export async function identify(checkpoint: Checkpoint): Promise<ModelIdentity> {
   return { name: path.basename(checkpoint.source, '.gguf'), hash: hash.digest('hex').slice(0, 10) }
 }
 
-async function readStart(file: string, offset: number, length: number): Promise<Uint8Array> {
-  const handle = await open(file)
-  try {
+function readStart(file: string, offset: number, length: number): Promise<Uint8Array> {
+  return withFile(file, async (handle) => {
     const { buffer, bytesRead } = await handle.read(new Uint8Array(length), 0, length, offset)
     return buffer.subarray(0, bytesRead)
-  } finally {
-    await handle.close()
-  }
+  })
 }
 
 /** Where a generator stood when a call began. */

@@ -1,4 +1,5 @@
 // The one sampling loop: priors, UNets and transformers differ in what predicts, not in how it is repeated.
+import { KandinskyError } from '../../errors.js'
 import type { RawImage } from '../../images/image.js'
 import type { RandomSource } from '../../random.js'
 import type { Scheduler } from '../../schedulers/scheduler.js'
@@ -45,8 +46,21 @@ export async function sample(options: SampleOptions): Promise<Tensor> {
     const prevTimestep = namesNextTimestep ? timesteps[index + 1] : undefined
     const step = scheduler.step(prediction, timestep, latents, { generator, prevTimestep })
     latents = afterStep?.(step.prevSample, index) ?? step.prevSample
+    if (!latents.data.every(Number.isFinite)) throw notFinite(stage, index + 1, prediction)
     latents = await reporter.report(index, timestep, latents, preview?.(step.predOriginalSample))
   }
   // The callback of the last step may have painted over what afterStep put there.
   return afterStep?.(latents, timesteps.length - 1) ?? latents
+}
+
+/** Said at the step where it happens: everything after it would be NaN, and so would the picture. */
+function notFinite(stage: StepEvent['stage'], step: number, prediction: Tensor): KandinskyError {
+  const source = prediction.data.every(Number.isFinite)
+    ? 'the scheduler made them of a finite prediction'
+    : 'the prediction itself is not finite'
+  return new KandinskyError(
+    'INVALID_ARGUMENT',
+    `The latents of the ${stage} became NaN or infinite at step ${step}: ${source}. ` +
+      'Expected a smaller guidanceScale, or weights that fit the model',
+  )
 }
