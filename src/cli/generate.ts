@@ -1,12 +1,14 @@
 import type { RawImage } from '../images/image.js'
-import { makeImageGrid } from '../images/image.js'
+import { loadImage, makeImageGrid } from '../images/image.js'
 import type { Tiling } from '../native.js'
 import { WEIGHT_TYPES } from '../networks/policy.js'
 import { AutoPipeline } from '../pipelines/auto.js'
+import { maxSide } from '../pipelines/call/options.js'
 import type { OnStep, StepEvent } from '../pipelines/call/progress.js'
 import { plainSeed } from '../pipelines/call/provenance.js'
 import { DepthEstimator } from '../pipelines/depth-estimator.js'
 import { type Task, type TaskOptions, taskFor } from '../pipelines/families.js'
+import { CombinedPipeline } from '../pipelines/kandinsky2/combined.js'
 import type { PretrainedOptions } from '../pipelines/loading/parts.js'
 import { recipeScheduler } from '../pipelines/recipe-options.js'
 import { Generator } from '../random.js'
@@ -127,7 +129,8 @@ export const options: Record<string, CliOption> = {
   width: {
     type: 'string',
     value: 'W',
-    description: "pixels, rounded up to a multiple of 64 (default: the model's own, else 512, Kandinsky 3: 1024)",
+    description:
+      "pixels, rounded up to a multiple of 64 (default: the model's own, else 512, Kandinsky 3: 1024; with --image its proportions)",
   },
   height: { type: 'string', value: 'H', description: 'the same' },
   count: { type: 'string', api: 'numImagesPerPrompt', value: 'N', description: 'pictures to make (default: 1)' },
@@ -209,6 +212,8 @@ export async function run(invocation: Invocation): Promise<void> {
   if (schedulerName !== undefined) pipe.scheduler = schedulerByName(schedulerName, pipe.scheduler.config)
   else if (recipesScheduler) pipe.scheduler = recipesScheduler
 
+  const size = await proportionalSize(inputs, settings, pipe, signal)
+
   for (const [i, prompt] of prompts.entries()) {
     const started = performance.now()
     const place = prompts.length > 1 ? { promptIndex: i } : {}
@@ -217,6 +222,7 @@ export async function run(invocation: Invocation): Promise<void> {
       ...inputs,
       ...{ seed, signal, onStep: reportStep(bar, json, place, prompts.length) },
       ...settings,
+      ...size,
     } as unknown as TaskOptions[Task])) as { images: RawImage[] }
     // The mix as it was typed: pictures by their names.
     if (mix) for (const image of images) image.recipe = { ...image.recipe, mix }
@@ -259,7 +265,7 @@ async function loadPipeline(model: string, inputs: Inputs, { values, signal }: I
 }
 
 interface Inputs {
-  image?: string
+  image?: string | RawImage
   maskImage?: string
   hint?: string | RawImage
   strength?: number
@@ -308,6 +314,29 @@ function samplingOptions(values: Invocation['values']) {
       if (previewFile !== undefined && preview) await savePreview(preview, previewFile)
     },
   }
+}
+
+/**
+ * A size with the proportions of the picture to start from, where none is given, of as many pixels as the model's own;
+ * Kandinsky 3 takes the picture's own size by itself. The picture is loaded here and stays loaded.
+ */
+async function proportionalSize(
+  inputs: Inputs,
+  { width, height }: { width?: number | undefined; height?: number | undefined },
+  pipe: object,
+  signal: AbortSignal,
+) {
+  if (!(pipe instanceof CombinedPipeline) || (width !== undefined && height !== undefined)) return undefined
+  for (const name of ['image', 'hint'] as const)
+    if (inputs[name] !== undefined) inputs[name] = await loadImage(inputs[name], { signal })
+  const picture = (inputs.image ?? inputs.hint) as RawImage | undefined
+  if (!picture) return undefined
+  const { defaultSize } = pipe
+  const aspect = picture.width / picture.height
+  const wide =
+    width ?? (height === undefined ? Math.sqrt(defaultSize.width * defaultSize.height * aspect) : height * aspect)
+  const side = (pixels: number) => Math.min(maxSide, Math.max(64, Math.round(pixels / 64) * 64))
+  return { width: width ?? side(wide), height: height ?? side(wide / aspect) }
 }
 
 /** Pictures to be read are there, and the preview has a place. */

@@ -4,7 +4,7 @@ import { execFile } from 'node:child_process'
 import path from 'node:path'
 import test from 'node:test'
 import { promisify } from 'node:util'
-import { DepthEstimator, loadImage, readRecipe } from '../../dist/index.js'
+import { DepthEstimator, loadImage, RawImage, readRecipe } from '../../dist/index.js'
 import { checkpoint, fixtures } from '../helpers/cases.mjs'
 import { temporaryFolder } from '../helpers/files.mjs'
 
@@ -71,6 +71,24 @@ test('a depth model makes the hint of a picture', async (t) => {
   await generate(...controlnet, '--hint', picture, '--depth-model', depthModel, '-o', output)
   await generate(...controlnet, '--hint', depth, '-o', expected)
   assert.deepEqual((await loadImage(output)).data, (await loadImage(expected)).data)
+})
+
+test('a picture keeps its proportions, unless a size is given', async (t) => {
+  const folder = temporaryFolder(t)
+  const output = path.join(folder, 'out.png')
+  const [wide, tall] = ['wide.png', 'tall.png'].map((name) => path.join(folder, name))
+  await new RawImage(new Uint8Array(160 * 120 * 3).fill(90), 160, 120).save(wide)
+  await new RawImage(new Uint8Array(30 * 120 * 3).fill(90), 30, 120).save(tall)
+  const make = async (...args) => {
+    await generate('a cat', '--strength', '0.5', '--steps=2', '--prior-steps=1', '-o', output, ...args)
+    const { width, height } = await loadImage(output)
+    return [width, height]
+  }
+  // the demo's own size is 128 x 128
+  assert.deepEqual(await make('--image', wide), [128, 128], '148 x 111, in multiples of 64')
+  assert.deepEqual(await make('--image', tall), [64, 256])
+  assert.deepEqual(await make('--image', tall, '--width', '128', '--height', '128'), [128, 128])
+  assert.deepEqual(await make('--image', tall, '--height', '128'), [64, 128])
 })
 
 test('--from makes a picture again, with changes where they are given', async (t) => {

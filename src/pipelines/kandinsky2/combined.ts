@@ -135,6 +135,11 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
     // biome-ignore-end lint/complexity/noThisInStatic: the class that it is called on
   }
 
+  /** Of the pictures of a call that names no size, in pixels. */
+  get defaultSize() {
+    return this.decoderPipe.defaultSize
+  }
+
   /** The decoder's scheduler. */
   get scheduler() {
     return this.decoderPipe.scheduler

@@ -110,6 +110,12 @@ export abstract class DecoderPipeline<
     return streamCall((withEvents: Exact<Options & Embeds, Given>) => this.generate<Given>(withEvents), options)
   }
 
+  /** Of the pictures of a call that names no size, in pixels. */
+  get defaultSize(): { height: number; width: number } {
+    const { height, width } = this.#defaults
+    return { height, width }
+  }
+
   /** Names of the task's options. */
   abstract readonly optionNames: readonly string[]
 
