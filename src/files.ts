@@ -75,7 +75,18 @@ export async function readAt(
 
 /** The error for a file whose content cannot be used: "{path} {problem}". */
 export function badFile(path: string, problem: string, options?: ErrorOptions): KandinskyError {
-  return new KandinskyError('BAD_FILE', `${path} ${problem}`, options)
+  return new KandinskyError('BAD_FILE', `${path} ${readable(problem)}`, options)
+}
+
+const MAX_PROBLEM = 600
+
+/** Names from files can be megabytes long and move the cursor of a terminal. */
+function readable(text: string): string {
+  const escaped = text
+    .slice(0, MAX_PROBLEM)
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach a terminal
+    .replace(/[\x00-\x1f\x7f-\x9f]/g, (control) => `\\x${control.charCodeAt(0).toString(16).padStart(2, '0')}`)
+  return text.length > MAX_PROBLEM ? `${escaped}…` : escaped
 }
 
 /** The error for a file that the operating system does not let us read. */

@@ -17,6 +17,9 @@ const FORMAT_VERSION = 1
 const TEXT_PREFIX = 'file.'
 const MODEL_INDEX = 'model_index.json'
 
+/** CLIP's largest image embedding has 1280 values. */
+const MAX_EMBEDDING = 1 << 16
+
 type Metadata = Record<string, ConfigValue>
 
 /**
@@ -87,6 +90,8 @@ function zeroImageEmbeds(metadata: Metadata, path: string): number[] | undefined
   if (values === undefined) return undefined
   if (!Array.isArray(values) || !values.every((value) => typeof value === 'number'))
     throw badFile(path, 'has a kandinsky.zero_image_embeds that is no list of numbers')
+  if (values.length > MAX_EMBEDDING || !values.every((value) => Number.isFinite(Math.fround(value as number))))
+    throw badFile(path, 'has a kandinsky.zero_image_embeds that is no embedding of finite numbers')
   return values as number[]
 }
 

@@ -2,7 +2,7 @@
 import { stat } from 'node:fs/promises'
 import { isAbsolute, join, normalize, resolve, sep } from 'node:path'
 import { invalid, KandinskyError } from '../errors.js'
-import { fileError } from '../files.js'
+import { badFile, fileError } from '../files.js'
 import { fileKind, KIND_NAMES, listFolder, SourceFile } from './formats/file.js'
 import { openGguf } from './gguf.js'
 import { type Checkpoint, CombinedFiles, mergeFiles } from './pipeline-files.js'
@@ -44,10 +44,18 @@ export function combineCheckpoints(decoder: Checkpoint, prior: Checkpoint): Chec
   return new CombinedFiles(decoder.source, decoderSide, priorSide)
 }
 
+/** Of configs of schedulers and processors; the longest, with a table of betas, has 20 kB. */
+const MAX_JSON_CHARACTERS = 1 << 20
+
 /** A small JSON file of a checkpoint; undefined if absent. @throws KandinskyError `BAD_FILE` */
 export async function readJson(checkpoint: Checkpoint, file: string): Promise<object | undefined> {
   const text = await checkpoint.text(file)
   if (text === undefined) return undefined
+  if (text.length > MAX_JSON_CHARACTERS)
+    throw badFile(
+      checkpoint.source,
+      `has ${text.length} characters in ${file}; at most ${MAX_JSON_CHARACTERS} are read`,
+    )
   try {
     // Python writes DPM-Solver's default lambda_min_clipped in a way that JSON does not know; null stands for defaults.
     const value: unknown = JSON.parse(text.replace(/:\s*-Infinity\b/g, ': null'))

@@ -130,6 +130,8 @@ async function openNetwork(folder: string, name: string, className: string, vari
 
 /** Deeper than any config is; what is below stays out. */
 const MAX_CONFIG_DEPTH = 8
+/** The largest, of models with a thousand classes, have 70 kB. */
+const MAX_CONFIG_CHARACTERS = 1 << 20
 
 /**
  * The values of a config.json that have a GGUF type: scalars and lists of one kind of scalar. Those of nested objects get
@@ -137,6 +139,8 @@ const MAX_CONFIG_DEPTH = 8
  * was made.
  */
 export function parseConfig(text: string, path: string): Config {
+  if (text.length > MAX_CONFIG_CHARACTERS)
+    throw badFile(path, `has ${text.length} characters; at most ${MAX_CONFIG_CHARACTERS} are read of a config`)
   let values: unknown
   try {
     values = JSON.parse(text)

@@ -7,7 +7,7 @@ import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { KandinskyError, withoutSecrets } from '../errors.js'
-import { readTextOf } from '../files.js'
+import { MAX_TEXT_BYTES, readTextOf } from '../files.js'
 
 export interface Download {
   url: string
@@ -65,7 +65,10 @@ export async function download(job: Download): Promise<void> {
       () => attempt({ ...job, onBytes }, partial),
       () => arrived,
     )
-    await rename(partial, job.path)
+    await rename(partial, job.path).catch(async (error: unknown) => {
+      // Whoever took a sleeping process's lock for left behind may have finished meanwhile.
+      if ((await sizeOf(job.path)) !== job.size) throw error
+    })
   })
 }
 
@@ -84,7 +87,17 @@ export function fetchText(url: string, headers: Record<string, string>, signal?:
   return retry(url, signal, TEXT_ATTEMPTS, async () => {
     const response = await send(url, headers, signal)
     const chunks: Uint8Array[] = []
-    if (response.ok) for await (const chunk of bodyOf(response)) chunks.push(chunk)
+    let bytes = 0
+    if (response.ok)
+      for await (const chunk of bodyOf(response)) {
+        bytes += chunk.length
+        if (bytes > MAX_TEXT_BYTES)
+          throw new KandinskyError(
+            'BAD_FILE',
+            `${withoutSecrets(url)} answered with more than ${MAX_TEXT_BYTES} bytes; a listing is far smaller`,
+          )
+        chunks.push(chunk)
+      }
     else await response.body?.cancel()
     return { response, text: Buffer.concat(chunks).toString('utf8') }
   })

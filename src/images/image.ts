@@ -16,6 +16,8 @@ import { type ByteSource, describeSource, readBytes } from './source.js'
 
 /** Default limit of decoded pictures in pixels: 64 megapixels. */
 const MAX_PIXELS = 64 * 2 ** 20
+/** JPEG's; libvips takes gigabytes for a line of 64 million pixels. */
+const MAX_SIDE = 65535
 
 export type ImageFormat = 'png' | 'jpeg' | 'webp' | 'avif' | 'tiff' | 'gif'
 
@@ -182,13 +184,22 @@ export async function loadImage(source: ImageInput, options: LoadImageOptions = 
   const name = describeSource(source)
   const { format, width, height } = await readHeader(bytes, name)
   if (!DECODED.includes(format)) throw notAnImage(name, `a file of type ${format}`)
+  if (Math.max(width, height) > MAX_SIDE)
+    throw new KandinskyError(
+      'BAD_FILE',
+      `Expected sides of at most ${MAX_SIDE} pixels in ${name} but received ${width}x${height}`,
+    )
   if (width * height > maxPixels)
     throw new KandinskyError(
       'BAD_FILE',
       `Expected at most ${maxPixels} pixels in ${name} but received ${width}x${height}`,
     )
   // The decoder warns of files that Pillow takes, too; truncated and corrupt ones are errors.
-  const image = loadSharp()(bytes, { limitInputPixels: Math.floor(maxPixels), failOn: 'error', ignoreIcc: true })
+  const image = loadSharp()(bytes, {
+    limitInputPixels: Math.min(Math.floor(maxPixels), MAX_SIDE ** 2),
+    failOn: 'error',
+    ignoreIcc: true,
+  })
   const decoded = await decode(image, name, mode)
   signal?.throwIfAborted()
   return decoded

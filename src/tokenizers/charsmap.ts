@@ -10,6 +10,9 @@ import { badFile } from './tokenizer.js'
 /** Longer clusters are not looked up as a whole. */
 const MAX_CLUSTER_BYTES = 5
 
+/** Unicode's longest compatibility decomposition (U+FDFA) has 33. */
+const MAX_REPLACEMENT_BYTES = 256
+
 const encoder = new TextEncoder()
 const decoder = new TextDecoder('utf-8', { fatal: true })
 const graphemes = new Intl.Segmenter('en', { granularity: 'grapheme' })
@@ -32,6 +35,12 @@ export class Charsmap {
       )
     this.#units = Uint32Array.from({ length: size / 4 }, (_, i) => view.getUint32(4 + 4 * i, true))
     this.#pool = bytes.slice(4 + size)
+    // One letter could become megabytes otherwise, and a prompt gigabytes.
+    for (let start = 0, end = 0; end < this.#pool.length; end++) {
+      if (end - start > MAX_REPLACEMENT_BYTES)
+        throw badFile(`Expected replacements of at most ${MAX_REPLACEMENT_BYTES} bytes in the charsmap of ${source}`)
+      if (this.#pool[end] === 0) start = end + 1
+    }
     if (this.#pool.at(-1) !== 0) throw badFile(`Expected zero-terminated strings in the charsmap of ${source}`)
     try {
       decoder.decode(this.#pool)

@@ -70,8 +70,12 @@ class TensorValue {
 type Value = null | boolean | number | string | Value[] | Map<Value, Value> | Global | StorageValue | TensorValue
 const MARK = Symbol('mark')
 
-/** Stack and memo entries; a state dict of 2000 tensors needs about 60,000 memo entries. */
-const MAX_VALUES = 2_000_000
+/** A state dict of 2000 tensors takes about 200,000 instructions; each makes at most one value. */
+const MAX_INSTRUCTIONS = 1_000_000
+/** Lists, tuples and dicts, of which a tensor takes about six. */
+const MAX_CONTAINERS = 100_000
+/** Of a tensor; torch itself has 64. */
+const MAX_DIMENSIONS = 64
 
 /**
  * Reads a pickled state dict.
@@ -122,6 +126,8 @@ class Machine {
   readonly #stack: (Value | typeof MARK)[] = []
   readonly #memo = new Map<number, Value>()
   #at: number
+  #instructions = 0
+  #containers = 0
 
   constructor(data: Buffer, path: string, at = 0) {
     this.#data = data
@@ -144,13 +150,19 @@ class Machine {
       const instruction = INSTRUCTIONS[code]
       if (!instruction)
         throw this.#fail(`uses the instruction 0x${code.charCodeAt(0).toString(16)}, which no state dict needs`)
+      if (++this.#instructions > MAX_INSTRUCTIONS) throw this.#fail('is larger than any state dict')
       instruction(this)
-      if (this.#stack.length + this.#memo.size > MAX_VALUES) throw this.#fail('is larger than any state dict')
     }
   }
 
   push(value: Value | typeof MARK): void {
     this.#stack.push(value)
+  }
+
+  /** Puts a new list, tuple or dict on the stack. */
+  make(container: Value[] | Map<Value, Value>): void {
+    if (++this.#containers > MAX_CONTAINERS) throw this.#fail('is larger than any state dict')
+    this.push(container)
   }
 
   number(bytes: 1 | 2 | 4): number {
@@ -201,11 +213,11 @@ class Machine {
     if (this.#stack.length < count) throw this.#fail('takes more values than it made')
     const items = this.#stack.splice(this.#stack.length - count)
     if (items.includes(MARK)) throw this.#fail('has an unexpected mark')
-    this.push(items as Value[])
+    this.make(items as Value[])
   }
 
   tupleFromMark(): void {
-    this.push(this.#popToMark())
+    this.make(this.#popToMark())
   }
 
   append(): void {
@@ -238,7 +250,7 @@ class Machine {
     const args = this.#pop()
     const callable = this.#pop()
     if (!(callable instanceof Global) || !Array.isArray(args)) throw this.#fail('calls what is no function')
-    if (callable.name === ORDERED_DICT && args.length === 0) this.push(new Map())
+    if (callable.name === ORDERED_DICT && args.length === 0) this.make(new Map())
     else if (callable.name === REBUILD_TENSOR || callable.name === REBUILD_TENSOR_V1) this.push(this.#tensor(args))
     else if (callable.name === REBUILD_TENSOR_V3) this.push(this.#tensor(args, args[6]))
     else if (callable.name === REBUILD_PARAMETER && args[0] instanceof TensorValue) this.push(args[0])
@@ -335,15 +347,15 @@ const INSTRUCTIONS: Record<string, (machine: Machine) => void> = {
   M: (m) => m.push(m.number(2)),
   '\x8a': (m) => m.push(m.long()),
   X: (m) => m.push(m.text()),
-  ')': (m) => m.push([]),
-  ']': (m) => m.push([]),
+  ')': (m) => m.make([]),
+  ']': (m) => m.make([]),
   a: (m) => m.append(),
   e: (m) => m.appendFromMark(),
   '\x85': (m) => m.tuple(1),
   '\x86': (m) => m.tuple(2),
   '\x87': (m) => m.tuple(3),
   t: (m) => m.tupleFromMark(),
-  '}': (m) => m.push(new Map()),
+  '}': (m) => m.make(new Map()),
   s: (m) => m.setItem(),
   u: (m) => m.setItemsFromMark(),
   q: (m) => m.store(m.number(1)),
@@ -361,7 +373,7 @@ function isCount(value: unknown): value is number {
 }
 
 function isCounts(value: unknown): value is number[] {
-  return Array.isArray(value) && value.every(isCount)
+  return Array.isArray(value) && value.length <= MAX_DIMENSIONS && value.every(isCount)
 }
 
 /** A value from the file, fit for a message: short, on one line, never descending into nested values. */

@@ -8,6 +8,8 @@ type Value = string | number | null | Value[] | Map<string, Value>
 
 /** A header is an object of tensor entries, whose fields are at most lists. */
 const MAX_DEPTH = 3
+/** Seven per tensor, of which the largest network has 2000. */
+const MAX_VALUES = 500_000
 
 /** Parses a header that must be one object. `path` names the file in errors. */
 export function parseHeader(bytes: Uint8Array, path: string): Map<string, Value> {
@@ -24,6 +26,7 @@ class Parser {
   readonly #text: string
   readonly #path: string
   #at = 0
+  #values = 0
 
   constructor(text: string, path: string) {
     this.#text = text
@@ -38,6 +41,7 @@ class Parser {
   }
 
   #value(depth: number): Value {
+    if (++this.#values > MAX_VALUES) throw this.#fail(`holds more than ${MAX_VALUES} values`)
     this.#skipSpace()
     const next = this.#text[this.#at]
     if ((next === '{' || next === '[') && depth > MAX_DEPTH) throw this.#fail('is nested too deeply')

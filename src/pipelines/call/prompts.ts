@@ -11,9 +11,18 @@ export function warnTruncated(
   for (const [i, removed] of truncated.entries())
     if (removed !== undefined)
       process.emitWarning(
-        `${reader} reads ${modelMaxLength} tokens; this part of prompt ${i} was cut off: ${removed}`,
+        `${reader} reads ${modelMaxLength} tokens; this part of prompt ${i} was cut off: ${excerpt(removed)}`,
         'KandinskyWarning',
       )
+}
+
+const SHOWN = 200
+
+/** Short and without what moves the cursor of a terminal. */
+function excerpt(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach a terminal
+  const plain = text.slice(0, SHOWN).replace(/[\x00-\x1f\x7f-\x9f]/g, ' ')
+  return text.length > SHOWN ? `${plain}… (${text.length} characters)` : plain
 }
 
 /** Rows of equal length as one tensor of integers. */
