@@ -17,7 +17,11 @@ const PART_TEXTS = [
 ]
 
 /** Classes of networks that are published on their own, and how a checkpoint calls its only network. */
-const SINGLE_NETWORKS: Readonly<Record<string, string>> = { DPTForDepthEstimation: 'depth_estimator' }
+const SINGLE_NETWORKS: Readonly<Record<string, string>> = {
+  DPTForDepthEstimation: 'depth_estimator',
+  UNet2DConditionModel: 'unet', // fine-tunes
+  Kandinsky3UNet: 'unet',
+}
 
 /**
  * Opens a folder that holds a model_index.json.
@@ -116,7 +120,9 @@ export async function openSingleNetwork(folder: string, variant?: string): Promi
 
 /** What a checkpoint that consists of a network with this config.json calls it; undefined for all other networks. */
 export function singleNetwork(text: string, path: string): { name: string; className: string } | undefined {
-  const [className] = [parseConfig(text, path).architectures].flat().map(String)
+  const { architectures } = parseConfig(text, path)
+  // as transformers says it, or as diffusers does
+  const [className] = [architectures ?? JSON.parse(text)._class_name].flat().map(String)
   return className && Object.hasOwn(SINGLE_NETWORKS, className)
     ? { name: SINGLE_NETWORKS[className]!, className }
     : undefined

@@ -158,6 +158,12 @@ export const options: Record<string, CliOption> = {
     value: 'G',
     description: "guidance scale of the prior (default: the model's own, else 4)",
   },
+  unet: {
+    type: 'string',
+    value: 'SOURCE',
+    completion: 'model',
+    description: "another UNet than the model's own, such as a fine-tune: its folder, a model or a hub id",
+  },
   weights: {
     type: 'string',
     value: 'TYPE',
@@ -259,6 +265,7 @@ async function loadPipeline(model: string, inputs: Inputs, { values, signal }: I
     task,
     ...loading,
     prior: textOption(values, 'prior'),
+    unet: textOption(values, 'unet'),
     offload: textOption(values, 'offload') as 'none' | 'model' | undefined,
     tiling: textOption(values, 'tiling') as Tiling | undefined,
   })

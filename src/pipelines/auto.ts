@@ -13,7 +13,7 @@ export interface AutoPretrainedOptions<Name extends Task> extends CombinedPretra
 }
 
 /** Of all families; a pipeline refuses those that are not its own once it is known which one it is. */
-const optionNames = [...sourceOptionNames, ...networkOptionNames, 'scheduler', 'offload', 'prior', 'task']
+const optionNames = [...sourceOptionNames, ...networkOptionNames, 'scheduler', 'offload', 'unet', 'prior', 'task']
 
 /** Whatever family the checkpoint belongs to, whatever the task. */
 export const AutoPipeline = {

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { openCheckpoint } from '../../checkpoint/open.js'
-import type { Checkpoint, Side } from '../../checkpoint/pipeline-files.js'
+import type { Checkpoint, PipelineFiles, Side } from '../../checkpoint/pipeline-files.js'
 import { KandinskyError } from '../../errors.js'
 import { connectedPrior, resolveSource } from '../../hub/resolve.js'
 
@@ -55,7 +55,7 @@ export async function openSource(source: string, options: SourceOptions = {}): P
 }
 
 /** One pipeline of a checkpoint. @throws KandinskyError `UNSUPPORTED_MODEL` where it holds none */
-export function requireSide(checkpoint: Checkpoint, side: Side): Checkpoint {
+export function requireSide(checkpoint: Checkpoint, side: Side): PipelineFiles {
   const found = checkpoint.side(side)
   if (found) return found
   throw new KandinskyError('UNSUPPORTED_MODEL', `Expected a ${side} but ${checkpoint.source} holds none`)

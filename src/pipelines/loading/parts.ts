@@ -22,6 +22,11 @@ import type { SourceOptions } from './open.js'
 
 /** What every `fromPretrained` takes; pipelines without a scheduler or with a single network leave out what is theirs. */
 export interface PretrainedOptions extends SourceOptions, NetworkOptions {
+  /**
+   * Where another UNet is, of the same architecture as the checkpoint's own, such as a fine-tune: a network's folder, a
+   * checkpoint whose UNet is taken, or a hub id
+   */
+  unet?: string | undefined
   /** a scheduler or its name (`ddim`), instead of the checkpoint's own */
   scheduler?: Scheduler | string | undefined
   /** `model` keeps only the running network on the device and loads it when its turn comes; default `none` */
@@ -32,6 +37,8 @@ export interface PretrainedOptions extends SourceOptions, NetworkOptions {
 export function checkPretrainedOptions(options: PretrainedOptions): void {
   const { scheduler, offload = 'none' } = options
   checkNetworkOptions(options)
+  if (options.unet !== undefined && (typeof options.unet !== 'string' || options.unet === ''))
+    throw invalid('unet', 'a path or hub id', options.unet)
   expectOneOf('offload', offload, ['none', 'model'])
   if (typeof scheduler === 'string') schedulerByName(scheduler, {})
   else if (scheduler !== undefined) expectScheduler(scheduler)

@@ -1,5 +1,6 @@
 // What every pipeline is: parts that it declares, loaded from a checkpoint, and freed together.
-import { type Checkpoint, expectComplete, type Side } from '../../checkpoint/pipeline-files.js'
+import { type Checkpoint, expectComplete, PipelineFiles, type Side } from '../../checkpoint/pipeline-files.js'
+import { invalid } from '../../errors.js'
 import type { NetworkGroup } from '../../networks/group.js'
 import { networkOptionNames } from '../../networks/network.js'
 import { expectOptions } from '../call/options.js'
@@ -77,10 +78,20 @@ export async function load<Instance>(
   options: PretrainedOptions,
   group?: NetworkGroup,
 ): Promise<Instance> {
-  const side = requireSide(checkpoint, Class.side)
+  const own = requireSide(checkpoint, Class.side)
+  const side = options.unet !== undefined && 'unet' in Class.parts ? await withUNet(own, options.unet, options) : own
   expectComplete(side, typeof options.scheduler === 'object' ? ['scheduler'] : [])
   const components: ComponentsOf<Parts> = await loadParts(Class.parts, side, options, group)
   return new Class(components)
+}
+
+/** The files of a pipeline with the UNet of another place. */
+async function withUNet(files: PipelineFiles, source: string, options: PretrainedOptions): Promise<PipelineFiles> {
+  const { subfolder: _, revision: __, ...rest } = options // of the pipeline's own source
+  const unet = await (await openSource(source, rest)).component('unet')
+  if (!unet) throw invalid('unet', 'a place that holds a UNet', source)
+  const networks = new Map([...files.networks, ['unet', async () => ({ ...unet, name: 'unet' })]] as const)
+  return new PipelineFiles(files.source, files.slots, files.textFiles, networks, files.zeroImageEmbeds)
 }
 
 /** The options that loading these parts takes. */
@@ -93,5 +104,6 @@ export function pretrainedOptionNames(parts: Parts): string[] {
     ...networkOptionNames.filter((name) => name !== 'tiling' || tiled),
     ...(all.some(({ isScheduler }) => isScheduler) ? ['scheduler'] : []),
     ...(networks.length > 1 ? ['offload'] : []),
+    ...('unet' in parts ? ['unet'] : []),
   ]
 }
