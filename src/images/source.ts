@@ -29,6 +29,7 @@ export async function readBytes(source: ByteSource, signal?: AbortSignal): Promi
   if (isArrayBuffer(source)) return Buffer.from(source.slice(0))
   // Copied, as the caller may change or detach them while they are decoded.
   if (isUint8Array(source)) return Buffer.from(source)
+  expectAllowed(source)
   if (isUrl(source) || (typeof source === 'string' && /^(data|file):|^[a-z][a-z0-9+.-]+:\/\//i.test(source)))
     return readUrl(source, signal)
   if (typeof source !== 'string' || source === '' || source.includes('\0'))
@@ -36,6 +37,19 @@ export async function readBytes(source: ByteSource, signal?: AbortSignal): Promi
   if (isNoPath(source))
     throw invalid('source', 'a path or a URL (base64 needs "data:image/png;base64," before it)', source)
   return readBytesOf(source, MAX_BYTES, signal)
+}
+
+/**
+ * What $KANDINSKY_INPUTS allows beside bytes and data URLs: `any`, `files` (no http), or `bytes` (nothing), for programs whose
+ * users choose what is read.
+ */
+function expectAllowed(source: unknown): void {
+  const allowed = process.env.KANDINSKY_INPUTS || 'any'
+  if (!['any', 'files', 'bytes'].includes(allowed)) throw invalid('KANDINSKY_INPUTS', 'any, files or bytes', allowed)
+  const text = String(source)
+  if (allowed === 'any' || /^data:/i.test(text)) return
+  if (allowed === 'bytes') throw invalid('source', 'bytes or a data URL (KANDINSKY_INPUTS is bytes)', text)
+  if (/^https?:/i.test(text)) throw invalid('source', 'a file, bytes or a data URL (KANDINSKY_INPUTS is files)', text)
 }
 
 async function readUrl(source: string | URL, signal?: AbortSignal): Promise<Buffer> {

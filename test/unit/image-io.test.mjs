@@ -6,7 +6,7 @@ import { createServer } from 'node:http'
 import os from 'node:os'
 import path from 'node:path'
 import { after, before, describe, it } from 'node:test'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { crc32 } from 'node:zlib'
 import sharp from 'sharp'
 import { loadImage, makeImageGrid, RawImage, readRecipe } from '../../dist/images/image.js'
@@ -182,6 +182,26 @@ describe('loadImage over http', () => {
     await rejectsWith(loadImage(`${origin}/endless`), 'BAD_FILE', /at most 268435456 bytes/)
     await rejectsWith(loadImage(`${origin}/broken`), 'FILE_NOT_FOUND', /could not be fetched/)
     await rejectsWith(loadImage('http://127.0.0.1:1/a.png'), 'FILE_NOT_FOUND', /could not be fetched/)
+  })
+
+  it('reads only what KANDINSKY_INPUTS allows', async (t) => {
+    t.after(() => delete process.env.KANDINSKY_INPUTS)
+    const bytes = await new RawImage(new Uint8Array(3), 1, 1).toBuffer()
+    const data = `data:image/png;base64,${bytes.toString('base64')}`
+    const file = path.join(import.meta.dirname, '../fixtures/images/gradient_64x64.png')
+    const url = `${origin}/none?key=hunter2`
+    for (const [allowed, sources] of Object.entries({
+      bytes: [file, pathToFileURL(file), url],
+      files: [url, new URL(url)],
+    })) {
+      process.env.KANDINSKY_INPUTS = allowed
+      for (const source of sources)
+        await rejectsWith(loadImage(source), 'INVALID_ARGUMENT', new RegExp(`KANDINSKY_INPUTS is ${allowed}`))
+      for (const source of [bytes, data]) assert.equal((await loadImage(source)).width, 1)
+    }
+    assert.equal((await loadImage(file)).width, 64)
+    process.env.KANDINSKY_INPUTS = 'none'
+    await rejectsWith(loadImage(file), 'INVALID_ARGUMENT', /any, files or bytes/)
   })
 
   it('keeps user, password and query of a URL to itself', async () => {
