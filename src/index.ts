@@ -26,6 +26,7 @@ export { DepthEstimator, type DepthResult } from './pipelines/depth-estimator.js
 export { type PromptPipeline, type Task, type TaskInputs, type TaskOptions, taskFor } from './pipelines/families.js'
 export * from './pipelines/kandinsky2/index.js'
 export * from './pipelines/kandinsky3/index.js'
+export * from './pipelines/kandinsky5/index.js'
 export type { LoadProgress } from './pipelines/loading/open.js'
 export type { PretrainedOptions } from './pipelines/loading/parts.js'
 export { type RecipeOptions, recipeOptions, recipeScheduler } from './pipelines/recipe-options.js'

@@ -6,6 +6,8 @@ const HARMLESS = [
   ...[/\bposition_ids$/, /\bpooler\.dense\./, /\blogit_scale$/, /\bnum_batches_tracked$/],
   /^quantize\.embedding\.weight$/, // MoVQ decodes latents that are not quantized
   /^(encoder|decoder)\.embed_tokens\.weight$/, // T5's "shared" under other names
+  ...[/^lm_head\./, /^visual\./], // of Qwen2.5-VL, which reads texts only and writes none
+  ...[/^vision_model\./, /^visual_projection\./, /^text_projection\./], // a whole CLIP, where its pooled state is wanted
   ...[/^dpt\.layernorm\./, /^neck\.fusion_stage\.layers\.0\.residual_layer1\./], // of DPT, in the reference alike
 ]
 const SHOWN = 3

@@ -42,7 +42,7 @@ export class ClipTokenizer extends Tokenizer {
    */
   static fromFiles(files: TokenizerFiles): ClipTokenizer {
     const config = readJson(files, 'tokenizer_config.json') ?? {}
-    const { source, vocab, merges, addedTokens } = readModel(files)
+    const { source, vocab, merges, addedTokens } = readBpeModel(files)
     const { added, ids, unkToken } = readSpecialTokens(files, config, vocab, addedTokens, source)
     const regex = (pattern: string) => ({
       type: 'Split',
@@ -90,7 +90,7 @@ interface Model {
   addedTokens: unknown[]
 }
 
-function readModel(files: TokenizerFiles): Model {
+export function readBpeModel(files: TokenizerFiles): Model {
   const combined = readJson(files, 'tokenizer.json')
   if (combined) {
     const model = combined.model
@@ -104,7 +104,7 @@ function readModel(files: TokenizerFiles): Model {
   const mergesText = files['merges.txt']
   if (!vocabulary || mergesText === undefined)
     throw badFile(
-      `Expected tokenizer.json, or vocab.json and merges.txt, for a CLIP tokenizer but received ${Object.keys(files).join(', ') || 'no files'}`,
+      `Expected tokenizer.json, or vocab.json and merges.txt, for a BPE tokenizer but received ${Object.keys(files).join(', ') || 'no files'}`,
     )
   const vocab = checkVocab(vocabulary, 'vocab.json')
   const lines = mergesText.split(/\r?\n/).filter((line) => line !== '' && !line.startsWith('#version'))
@@ -137,16 +137,14 @@ function checkMerges(merges: unknown[], vocab: Record<string, number>, file: str
   })
 }
 
-/** Named special tokens and added tokens, with the precedence of transformers' `_from_pretrained`. */
-function readSpecialTokens(
-  files: TokenizerFiles,
+/** The added tokens of tokenizer_config.json, or else of tokenizer.json. */
+export function readAddedTokens(
   config: JsonObject,
   vocab: Record<string, number>,
   addedTokens: unknown[],
   source: string,
-): { added: AddedToken[]; ids: Record<SpecialName, number>; unkToken: string } {
+): Map<string, AddedToken> {
   const decoder = isObject(config.added_tokens_decoder) ? config.added_tokens_decoder : undefined
-  const map = decoder ? {} : (readJson(files, 'special_tokens_map.json') ?? {})
   const listed = decoder
     ? Object.entries(decoder).map(([id, token]) => (isObject(token) ? { ...token, id: Number(id) } : token))
     : addedTokens
@@ -159,6 +157,19 @@ function readSpecialTokens(
       throw badFile(`Expected the id of the added token ${JSON.stringify(content)} to be its id in ${source}`)
     added.set(content, addedToken(content, id as number, entry))
   }
+  return added
+}
+
+/** Named special tokens and added tokens, with the precedence of transformers' `_from_pretrained`. */
+function readSpecialTokens(
+  files: TokenizerFiles,
+  config: JsonObject,
+  vocab: Record<string, number>,
+  addedTokens: unknown[],
+  source: string,
+): { added: AddedToken[]; ids: Record<SpecialName, number>; unkToken: string } {
+  const added = readAddedTokens(config, vocab, addedTokens, source)
+  const map = isObject(config.added_tokens_decoder) ? {} : (readJson(files, 'special_tokens_map.json') ?? {})
   const settled = new Set(added.keys())
   const ids = {} as Record<SpecialName, number>
   let unkToken = ''

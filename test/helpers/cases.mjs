@@ -1,7 +1,15 @@
 // Recorded reference cases (test/fixtures/README.md) as calls of this package.
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
-import { DDIMScheduler, DDPMScheduler, Generator, loadImage, Tensor, UnCLIPScheduler } from '../../dist/index.js'
+import {
+  DDIMScheduler,
+  DDPMScheduler,
+  FlowMatchEulerDiscreteScheduler,
+  Generator,
+  loadImage,
+  Tensor,
+  UnCLIPScheduler,
+} from '../../dist/index.js'
 import { readSafetensors } from './safetensors.mjs'
 
 export const fixtures = path.resolve(import.meta.dirname, '../fixtures')
@@ -70,7 +78,9 @@ function noting(generator, draws) {
 /** The scheduler a case names, or undefined for the checkpoint's own. */
 export function schedulerOf({ scheduler_config: config }) {
   if (!config) return undefined
-  return { DDIMScheduler, DDPMScheduler, UnCLIPScheduler }[config.class].fromConfig(config)
+  return { DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler, UnCLIPScheduler }[config.class].fromConfig(
+    config,
+  )
 }
 
 /** Largest absolute difference, and the largest reference value it is measured against. */

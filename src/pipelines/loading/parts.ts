@@ -3,7 +3,7 @@
 //     static readonly parts = { scheduler: scheduler(), movq: network('VQModel'), tokenizer: tokenizer(ClipTokenizer) }
 //
 // and `loadParts` opens each of them, in this order, with the types that the declaration implies. In a checkpoint a part
-// has its name in snake_case, as in the reference: textEncoder is text_encoder.
+// has its name in snake_case, as in the reference: textEncoder is text_encoder, textEncoder2 text_encoder_2.
 import { type Checkpoint, readJson } from '../../checkpoint/open.js'
 import type { Component } from '../../checkpoint/pipeline-files.js'
 import { invalid, KandinskyError } from '../../errors.js'
@@ -236,5 +236,5 @@ export function networksOf(components: object): Network[] {
 }
 
 function snakeCase(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+  return name.replace(/[A-Z]|\d+/g, (letter) => `_${letter.toLowerCase()}`)
 }

@@ -98,7 +98,7 @@ async function withUNet(files: PipelineFiles, source: string, options: Pretraine
 export function pretrainedOptionNames(parts: Parts): string[] {
   const all = Object.values(parts)
   const networks = all.flatMap(({ network }) => network ?? [])
-  const tiled = networks.some(({ className }) => className === 'VQModel')
+  const tiled = networks.some(({ className }) => className === 'VQModel' || className === 'AutoencoderKL')
   return [
     ...sourceOptionNames,
     ...networkOptionNames.filter((name) => name !== 'tiling' || tiled),

@@ -5,16 +5,18 @@ import type { Network } from '../../networks/network.js'
 import { concatRows, rowsOf, type Tensor } from '../../tensor.js'
 
 export type Movq = Network<'VQModel'>
+/** Any network between pictures and latents. */
+export type Autoencoder = Network<'VQModel'> | Network<'AutoencoderKL'>
 
 /** `image`: RawImage; `float`: Tensor [n, height, width, 3] in 0..1; `latent`: Tensor [n, 4, h, w] */
 export type OutputType = 'image' | 'float' | 'latent'
 
-export function latentChannels(movq: Movq): number {
+export function latentChannels(movq: Pick<Autoencoder, 'config'>): number {
   return Number(movq.config.latent_channels)
 }
 
 /** MoVQ halves the picture once per level but the last. */
-export function movqScaleFactor(movq: Movq): number {
+export function movqScaleFactor(movq: Pick<Autoencoder, 'config'>): number {
   const levels = movq.config.block_out_channels
   return 2 ** ((Array.isArray(levels) ? levels.length : 1) - 1)
 }
@@ -50,7 +52,7 @@ function sameBytes(a: Float32Array, b: Float32Array): boolean {
 
 /** Latents to the wanted form of output. */
 export async function decodeImages(
-  movq: Movq,
+  movq: Autoencoder,
   latents: Tensor,
   outputType: OutputType,
   signal?: AbortSignal,
@@ -58,7 +60,8 @@ export async function decodeImages(
   if (outputType === 'latent') return latents
   const decoded: Tensor[] = []
   // One picture at a time: MoVQ's activations are by far the largest of the pipeline.
-  for (const row of rowsOf(latents)) decoded.push((await movq.run('decode', { latents: row }, { signal })).sample)
+  for (const row of rowsOf(latents))
+    decoded.push((await (movq as Movq).run('decode', { latents: row }, { signal })).sample)
   const float = postprocess(concatRows(decoded))
   return outputType === 'float' ? float : toRawImages(float)
 }

@@ -17,7 +17,7 @@ import {
 } from '../call/options.js'
 import { type CallOptions, callOptionNames, checkCallOptions } from '../call/progress.js'
 import { type ModelIdentity, type NoiseOrigins, originsOf } from '../call/provenance.js'
-import { latentChannels, latentSide, type Movq, movqScaleFactor, type OutputType } from './autoencoder.js'
+import { type Autoencoder, latentChannels, latentSide, movqScaleFactor, type OutputType } from './autoencoder.js'
 
 export interface DecodingOptions extends CallOptions, NoiseOptions {
   /**
@@ -99,7 +99,7 @@ export interface DecodingDefaults {
 export function checkDecoding(
   options: DecodingOptions,
   embeddings: number,
-  { movq, scheduler: own }: { movq: Movq; scheduler: Scheduler },
+  { movq, scheduler: own }: { movq: Pick<Autoencoder, 'config'>; scheduler: Scheduler },
   defaults: DecodingDefaults,
 ): CheckedCall {
   const count = expectInteger('numImagesPerPrompt', options.numImagesPerPrompt ?? 1, 1, maxImages)
