@@ -126,6 +126,57 @@ const kandinsky3 = {
   movq: { ...movq, block_out_channels: [256, 512, 512, 1024] },
 }
 
+const kandinsky5 = {
+  text_encoder: {
+    class: 'Qwen2_5_VLForConditionalGeneration',
+    hidden_size: 3584,
+    intermediate_size: 18944,
+    num_hidden_layers: 28,
+    num_attention_heads: 28,
+    num_key_value_heads: 4,
+    vocab_size: 152064,
+    rms_norm_eps: 1e-6,
+    rope_theta: 1e6,
+  },
+  text_encoder_2: {
+    class: 'CLIPTextModel',
+    vocab_size: 49408,
+    max_position_embeddings: 77,
+    eos_token_id: 2,
+    hidden_size: 768,
+    intermediate_size: 3072,
+    num_attention_heads: 12,
+    num_hidden_layers: 12,
+    hidden_act: 'quick_gelu',
+  },
+  transformer: {
+    class: 'Kandinsky5Transformer3DModel',
+    in_visual_dim: 16,
+    out_visual_dim: 16,
+    visual_cond: false,
+    in_text_dim: 3584,
+    in_text_dim2: 768,
+    time_dim: 512,
+    model_dim: 2560,
+    ff_dim: 10240,
+    num_text_blocks: 2,
+    num_visual_blocks: 50,
+    axes_dims: [32, 48, 48],
+    patch_size: [1, 2, 2],
+  },
+  vae: {
+    class: 'AutoencoderKL',
+    latent_channels: 16,
+    layers_per_block: 2,
+    block_out_channels: [128, 256, 512, 512],
+    down_block_types: new Array(4).fill('DownEncoderBlock2D'),
+    up_block_types: new Array(4).fill('UpDecoderBlock2D'),
+    use_quant_conv: false,
+    use_post_quant_conv: false,
+    scaling_factor: 0.3611,
+  },
+}
+
 /** Checkpoint name -> component name -> class and config. */
 export const publishedConfigs = {
   'kandinsky-2-2-prior': {
@@ -176,6 +227,8 @@ export const publishedConfigs = {
   'kandinsky-2-1': { text_encoder: multilingualClip, unet: unet21, movq },
   'kandinsky-2-1-inpaint': { text_encoder: multilingualClip, unet: { ...unet21, in_channels: 9 }, movq },
   'kandinsky-3': kandinsky3,
+  'kandinsky-5': kandinsky5,
+  'kandinsky-5-4-blocks': { transformer: { ...kandinsky5.transformer, num_visual_blocks: 4 } },
   // All layers are alike. These few leave room for torch's bfloat16 weights beside ours: all 32 are 17 GB there.
   'kandinsky-3-t5-4-layers': { text_encoder: { ...flanUl2, num_layers: 4 } },
 }
