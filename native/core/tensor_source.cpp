@@ -275,8 +275,12 @@ void SourceFiles::read(const std::string& path, uint64_t offset, void* destinati
 }
 
 void SourceFiles::check(const TensorSource& source) {
-  if (source.path.empty() || source.stamp.empty()) return;
-  if (impl_->open(source.path)->stamp() != source.stamp)
+  if (source.path.empty()) return;
+  const std::shared_ptr<const File> file = impl_->open(source.path);
+  // Before any memory is taken for what a file promises.
+  if (source.offset > file->size() || source.bytes > file->size() - source.offset)
+    fail(ErrorCode::bad_file, "{} ends inside the tensor {}", source.path, source.name);
+  if (!source.stamp.empty() && file->stamp() != source.stamp)
     fail(ErrorCode::bad_file, "{} changed since its header was read; load it again", source.path);
 }
 

@@ -70,7 +70,7 @@ class SourceFiles {
  public:
   SourceFiles();
   ~SourceFiles();
-  /// Throws bad_file if the source's file has changed since its header was read.
+  /// Throws bad_file if the source's file has changed since its header was read, or does not hold all of its bytes.
   void check(const TensorSource& source);
   /// Reads exactly `size` bytes; throws file_not_found or bad_file (short file, changed file).
   void read(const std::string& path, uint64_t offset, void* destination, size_t size);

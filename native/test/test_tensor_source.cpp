@@ -292,4 +292,11 @@ TEST(tensor_source_notices_a_file_that_was_replaced_since_its_header_was_read) {
   CHECK_THROWS(bad_file, "changed since its header was read", read_all(source));
 }
 
+TEST(tensor_source_takes_no_memory_for_what_a_file_only_promises) {
+  TensorSource source = stored(std::vector<float>{1}, Type::f32, {1 << 14, 1 << 14, 64, 64}, Type::f16);
+  source.bytes = tensor_bytes(source.type, source.shape);
+  source.transposed = true;  // turned as a whole: 4 TB
+  CHECK_THROWS(bad_file, "ends inside the tensor conv.weight", read_all(source));
+}
+
 }  // namespace kandinsky

@@ -123,7 +123,7 @@ struct Arena {
 
   template <typename T>
   INLINE_MEMBER T* take(size_t count) {
-    T* piece = (T*)(base + used);
+    T* piece = (T*)((uintptr_t)base + used);  // no pointer may be made of null and an offset
     used += (count * sizeof(T) + 63) & ~(size_t)63;
     return piece;
   }
