@@ -279,7 +279,8 @@ void SourceFiles::check(const TensorSource& source) {
   const std::shared_ptr<const File> file = impl_->open(source.path);
   // Before any memory is taken for what a file promises.
   if (source.offset > file->size() || source.bytes > file->size() - source.offset)
-    fail(ErrorCode::bad_file, "{} ends inside the tensor {}", source.path, source.name);
+    fail(ErrorCode::bad_file, "{} is too short: expected {} bytes of {} at position {} but it has {} in all", source.path,
+         source.bytes, source.name, source.offset, file->size());
   if (!source.stamp.empty() && file->stamp() != source.stamp)
     fail(ErrorCode::bad_file, "{} changed since its header was read; load it again", source.path);
 }

@@ -25,7 +25,7 @@ TensorSource any_source(FuzzedDataProvider& input) {
   source.type = static_cast<Type>(input.ConsumeIntegralInRange(0, static_cast<int>(Type::f8_e5m2)));
   source.target = static_cast<Type>(input.ConsumeIntegralInRange(0, static_cast<int>(Type::f8_e5m2)));
   source.shape = numbers(input, input.ConsumeIntegralInRange<size_t>(0, 5));
-  if (input.ConsumeBool() && !source.shape.empty()) source.shape.back() *= 32;
+  if (input.ConsumeBool() && !source.shape.empty() && source.shape.back() > 0 && source.shape.back() <= 64) source.shape.back() *= 32;
   if (input.ConsumeBool()) source.stride = numbers(input, source.shape.size() + (input.ConsumeIntegral<uint8_t>() == 0));
   source.transposed = input.ConsumeBool();
   source.offset = input.ConsumeBool() ? input.ConsumeIntegral<uint8_t>() : input.ConsumeIntegral<uint64_t>();
@@ -39,9 +39,10 @@ void set_bytes(TensorSource& source, FuzzedDataProvider& input) {
   try {
     source.bytes = tensor_bytes(source.type, source.shape);
     if (source.stride.empty()) return;
-    int64_t last = 0;
-    for (size_t i = 0; i < source.shape.size(); ++i) last += (source.shape.at(i) - 1) * source.stride.at(i);
-    source.bytes = (last + 1) * block_bytes(source.type);
+    uint64_t last = 0;  // may overflow
+    for (size_t i = 0; i < source.shape.size(); ++i)
+      last += static_cast<uint64_t>(source.shape.at(i) - 1) * static_cast<uint64_t>(source.stride.at(i));
+    source.bytes = (last + 1) * static_cast<uint64_t>(block_bytes(source.type));
   } catch (const std::exception&) {
   }
 }

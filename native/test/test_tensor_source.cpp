@@ -296,7 +296,7 @@ TEST(tensor_source_takes_no_memory_for_what_a_file_only_promises) {
   TensorSource source = stored(std::vector<float>{1}, Type::f32, {1 << 14, 1 << 14, 64, 64}, Type::f16);
   source.bytes = tensor_bytes(source.type, source.shape);
   source.transposed = true;  // turned as a whole: 4 TB
-  CHECK_THROWS(bad_file, "ends inside the tensor conv.weight", read_all(source));
+  CHECK_THROWS(bad_file, "bytes of conv.weight at position 4 but it has 8 in all", read_all(source));
 }
 
 }  // namespace kandinsky
