@@ -15,6 +15,8 @@ export interface CheckpointOptions {
   subfolder?: string | undefined
   /** e.g. "fp16", for diffusion_pytorch_model.fp16.safetensors; networks that lack it use their plain files */
   variant?: string | undefined
+  /** how to call the one network of a folder that holds no more than its config and weights; default: refused */
+  network?: string | undefined
 }
 
 /**
@@ -30,7 +32,7 @@ export async function openCheckpoint(source: string, options: CheckpointOptions 
   const found = await stat(path).catch((cause) => {
     throw fileError(path, cause)
   })
-  return found.isDirectory() ? openFolder(path, options.variant) : openFile(path)
+  return found.isDirectory() ? openFolder(path, options) : openFile(path)
 }
 
 /**
@@ -80,12 +82,12 @@ async function openFile(path: string): Promise<Checkpoint> {
   )
 }
 
-async function openFolder(folder: string, variant?: string): Promise<Checkpoint> {
+async function openFolder(folder: string, { variant, network }: CheckpointOptions): Promise<Checkpoint> {
   const files = await listFolder(folder)
   if (files.includes('model_index.json')) return openRepository(folder, variant)
   const ggufs = files.filter((name) => name.toLowerCase().endsWith('.gguf'))
   if (ggufs.length > 0) return openGgufs(folder, ggufs)
-  const single = files.includes('config.json') ? await openSingleNetwork(folder, variant) : undefined
+  const single = files.includes('config.json') ? await openSingleNetwork(folder, variant, network) : undefined
   if (single) return single
   throw new KandinskyError(
     'UNSUPPORTED_MODEL',

@@ -17,11 +17,7 @@ const PART_TEXTS = [
 ]
 
 /** Classes of networks that are published on their own, and how a checkpoint calls its only network. */
-const SINGLE_NETWORKS: Readonly<Record<string, string>> = {
-  DPTForDepthEstimation: 'depth_estimator',
-  UNet2DConditionModel: 'unet', // fine-tunes
-  Kandinsky3UNet: 'unet',
-}
+const SINGLE_NETWORKS: Readonly<Record<string, string>> = { DPTForDepthEstimation: 'depth_estimator' }
 
 /**
  * Opens a folder that holds a model_index.json.
@@ -103,12 +99,18 @@ class RepositoryFiles extends PipelineFiles {
 
 /**
  * Opens a folder that holds a config.json, weights and what belongs to them.
+ * @param network how to call a network that no checkpoint consists of alone; default: such a one is not opened
  * @returns undefined if it is a network that no checkpoint consists of alone
  * @throws KandinskyError `BAD_FILE`
  */
-export async function openSingleNetwork(folder: string, variant?: string): Promise<PipelineFiles | undefined> {
+export async function openSingleNetwork(
+  folder: string,
+  variant?: string,
+  network?: string,
+): Promise<PipelineFiles | undefined> {
   const path = join(folder, 'config.json')
-  const found = singleNetwork(await readText(path), path)
+  const text = await readText(path)
+  const found = singleNetwork(text, path) ?? (network && { name: network, className: diffusersClass(text) })
   if (!found) return undefined
   const { name, className } = found
   const texts = new Map<string, () => Promise<string>>()
@@ -120,12 +122,15 @@ export async function openSingleNetwork(folder: string, variant?: string): Promi
 
 /** What a checkpoint that consists of a network with this config.json calls it; undefined for all other networks. */
 export function singleNetwork(text: string, path: string): { name: string; className: string } | undefined {
-  const { architectures } = parseConfig(text, path)
-  // as transformers says it, or as diffusers does
-  const [className] = [architectures ?? JSON.parse(text)._class_name].flat().map(String)
+  const [className] = [parseConfig(text, path).architectures].flat().map(String)
   return className && Object.hasOwn(SINGLE_NETWORKS, className)
     ? { name: SINGLE_NETWORKS[className]!, className }
     : undefined
+}
+
+/** What diffusers writes into the config.json of each network. */
+function diffusersClass(text: string): string {
+  return String(JSON.parse(text)._class_name)
 }
 
 async function openNetwork(folder: string, name: string, className: string, variant?: string): Promise<Component> {

@@ -9,7 +9,10 @@ import type { Scheduler } from '../schedulers/scheduler.js'
 import type { NoiseOrigin } from './call/provenance.js'
 import type { Mix } from './kandinsky2/combined.js'
 
-/** Options of `generate`; pictures that went in are not among them. */
+/**
+ * Options of `generate`: those that every pipeline has. A picture's recipe may have more (`strength`, the prior's steps and
+ * guidance, `mix`), which are there, too; pictures that went in are not.
+ */
 export interface RecipeOptions {
   prompt: string
   negativePrompt?: string
@@ -17,11 +20,8 @@ export interface RecipeOptions {
   generator?: RandomSource
   numInferenceSteps?: number
   guidanceScale?: number
-  priorNumInferenceSteps?: number
-  priorGuidanceScale?: number
   width?: number
   height?: number
-  strength?: number
 }
 
 const plainNames = [
@@ -43,7 +43,7 @@ const plainNames = [
 export async function recipeOptions<Changes extends object = object>(
   source: ByteSource | Recipe,
   changes?: Changes,
-): Promise<RecipeOptions & Changes> {
+): Promise<Omit<RecipeOptions, keyof Changes> & Changes> {
   const recipe = await recipeOf(source)
   if (recipe.contextTokens !== undefined)
     throw new KandinskyError(
@@ -56,7 +56,7 @@ export async function recipeOptions<Changes extends object = object>(
   if (recipe.mix !== undefined && given.mix === undefined && given.prompt === undefined) options.mix = mixOf(recipe.mix)
   if (given.seed === undefined && given.generator === undefined) Object.assign(options, noiseOf(recipe))
   if (given.mix !== undefined) delete options.prompt
-  return { ...options, ...given } as unknown as RecipeOptions & Changes
+  return { ...options, ...given } as unknown as Omit<RecipeOptions, keyof Changes> & Changes
 }
 
 /**

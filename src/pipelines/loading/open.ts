@@ -42,7 +42,8 @@ export const sourceOptionNames = Object.keys({
   onProgress: true,
 } satisfies Record<keyof SourceOptions, true>)
 
-export async function openSource(source: string, options: SourceOptions = {}): Promise<Checkpoint> {
+/** @param network how to call the one network of a folder that holds no more; default: such a folder is refused */
+export async function openSource(source: string, options: SourceOptions = {}, network?: string): Promise<Checkpoint> {
   const { subfolder, variant, cacheDir, revision, token, signal, onProgress } = options
   signal?.throwIfAborted()
   const resolved = await resolveSource(source, {
@@ -51,7 +52,7 @@ export async function openSource(source: string, options: SourceOptions = {}): P
   })
   // A subfolder of a hub repository may resolve to the one .gguf file in it.
   const inside = path.extname(resolved.path) === '.gguf' ? undefined : subfolder
-  return openCheckpoint(resolved.path, { subfolder: inside, variant })
+  return openCheckpoint(resolved.path, { subfolder: inside, variant, network })
 }
 
 /** One pipeline of a checkpoint. @throws KandinskyError `UNSUPPORTED_MODEL` where it holds none */

@@ -88,7 +88,7 @@ export async function load<Instance>(
 /** The files of a pipeline with the UNet of another place. */
 async function withUNet(files: PipelineFiles, source: string, options: PretrainedOptions): Promise<PipelineFiles> {
   const { subfolder: _, revision: __, ...rest } = options // of the pipeline's own source
-  const unet = await (await openSource(source, rest)).component('unet')
+  const unet = await (await openSource(source, rest, 'unet')).component('unet')
   if (!unet) throw invalid('unet', 'a place that holds a UNet', source)
   const networks = new Map([...files.networks, ['unet', async () => ({ ...unet, name: 'unet' })]] as const)
   return new PipelineFiles(files.source, files.slots, files.textFiles, networks, files.zeroImageEmbeds)
