@@ -89,6 +89,15 @@ for (const [name, [task, model, options, call, inputs = {}]] of Object.entries(t
     await replay(t, pipe, images, inputs)
   })
 
+test('5 text-to-image: each picture of a call is made again alone', async (t) => {
+  const pipe = await load(t, 'text-to-image', 'kandinsky-5-t2i', {})
+  pipe.resolutions = [[64, 64]]
+  const { images } = await pipe.generate({ ...tiny, ...texts, numInferenceSteps: 2, seed: 5 })
+  await replay(t, pipe, images)
+  const padded = (await pipe.generate({ ...tiny, ...texts, numInferenceSteps: 2, seed: 5, padPrompts: true })).images
+  await assert.rejects(recipeOptions(padded[0].recipe), { code: 'INVALID_ARGUMENT', message: /longer prompt/ })
+})
+
 test('2.2 ControlNet: each picture of a call is made again alone, from the same embeddings and hint', async (t) => {
   const pipe = await KandinskyV22ControlnetPipeline.fromPretrained(checkpoint('kandinsky-2-2-controlnet-depth'))
   t.after(() => pipe.dispose())

@@ -182,6 +182,9 @@ export class Kandinsky5T2IPipeline extends SamplingPipeline<Kandinsky5Components
     const made = prompts.prompts?.map((prompt, i) => ({
       prompt,
       negativePrompt: prompts.negatives[i] ?? prompts.negatives[0],
+      // Padding is read, too: beside a longer prompt a picture is another one than alone.
+      ...(prompts.padPrompts &&
+        prompts.count > 1 && { contextTokens: texts.positive[i]!.encoder_hidden_states.shape[1] }),
     }))
     attachRecipe(images, decodingRecipe(job, transformer, identity), { origins: job.origins, prompts: made })
     return images
