@@ -64,11 +64,13 @@ const priorOnly = [
 
 // biome-ignore lint/suspicious/noExplicitAny: a class goes with the options and parts of its own decoder
 type AnyDecoder = DecoderPipeline<any, any>
+// biome-ignore lint/suspicious/noExplicitAny: of whatever task
+type AnyCombined = CombinedPipeline<any>
 
 /** A combined pipeline and what it is made of. */
 export interface CombinedClass<Instance> {
   readonly priorClass: PipelineClass<KandinskyPriorPipeline>
-  readonly decoderClass: PipelineClass<AnyDecoder>
+  readonly decoderClass: PipelineClass<AnyDecoder> & { fromPipe(pipe: AnyDecoder): AnyDecoder }
   new (priorPipe: KandinskyPriorPipeline, decoderPipe: AnyDecoder): Instance
   fromCheckpoint(checkpoint: Checkpoint, options: CombinedPretrainedOptions): Promise<Instance>
 }
@@ -110,6 +112,18 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
     expectOptions(options, optionNames(this))
     checkPretrainedOptions(options)
     return this.fromCheckpoint(await openSource(source, options), options)
+    // biome-ignore-end lint/complexity/noThisInStatic: the class that it is called on
+  }
+
+  /**
+   * Another task with the networks of a loaded pipeline (diffusers' `from_pipe`): both share them, so that `dispose` of
+   * either ends both. The decoder's scheduler is a copy of the one that it has now.
+   * @throws KandinskyError `UNSUPPORTED_MODEL` for a decoder that was trained for another task
+   */
+  static fromPipe<Instance>(this: CombinedClass<Instance>, pipe: AnyCombined): Instance {
+    // biome-ignore-start lint/complexity/noThisInStatic: the class that it is called on
+    if (!(pipe instanceof CombinedPipeline)) throw invalid('pipe', 'a combined pipeline', pipe)
+    return new this(pipe.priorPipe, this.decoderClass.fromPipe(pipe.decoderPipe))
     // biome-ignore-end lint/complexity/noThisInStatic: the class that it is called on
   }
 

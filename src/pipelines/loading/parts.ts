@@ -55,6 +55,8 @@ interface Opening {
 export interface Part<T> {
   /** of networks: what to know before anything is loaded */
   readonly network?: NetworkRequirement
+  /** whether a checkpoint may lack it */
+  readonly isOptional?: boolean
   readonly isScheduler?: boolean
   open(opening: Opening): Promise<T>
 }
@@ -93,7 +95,11 @@ export function optionalNetwork<Class extends NetworkClass>(
   requirement: Omit<NetworkRequirement, 'className'> = {},
 ): Part<Network<Class> | undefined> {
   const { open, ...rest } = network(className, requirement)
-  return { ...rest, open: async (opening) => ((await componentOf(opening)) ? open(opening) : undefined) }
+  return {
+    ...rest,
+    isOptional: true,
+    open: async (opening) => ((await componentOf(opening)) ? open(opening) : undefined),
+  }
 }
 
 function componentOf({ checkpoint, slot }: Opening): Promise<Component | undefined> {
@@ -102,22 +108,45 @@ function componentOf({ checkpoint, slot }: Opening): Promise<Component | undefin
 
 function openNetwork<Class extends NetworkClass>(
   component: Component | undefined,
-  { className, config = {}, purpose }: NetworkRequirement,
+  requirement: NetworkRequirement,
   { checkpoint, slot, options, group }: Opening,
 ): Network<Class> {
+  return new Network<Class>(expectNetwork(component, requirement, slot, checkpoint.source), { ...options, group })
+}
+
+/** @param source where it comes from, for messages */
+function expectNetwork<Given extends Pick<Component, 'className' | 'config'>>(
+  component: Given | undefined,
+  { className, config = {}, purpose }: NetworkRequirement,
+  slot: string,
+  source: string,
+): Given {
   if (component?.className !== className)
     throw new KandinskyError(
       'UNSUPPORTED_MODEL',
-      `Expected a ${className} as ${slot} of ${checkpoint.source} but found ${component?.className ?? 'none with a config and weights'}`,
+      `Expected a ${className} as ${slot} of ${source} but found ${component?.className ?? 'none with a config and weights'}`,
     )
   const wanted = Object.entries(config)
   if (wanted.some(([key, value]) => component.config[key] !== value))
     throw new KandinskyError(
       'UNSUPPORTED_MODEL',
       `Expected a ${slot} for ${purpose} (${wanted.map(describeValue).join(', ')}) ` +
-        `but that of ${checkpoint.source} has ${wanted.map(([key]) => component.config[key]).join(' and ')}`,
+        `but that of ${source} has ${wanted.map(([key]) => component.config[key]).join(' and ')}`,
     )
-  return new Network<Class>(component, { ...options, group })
+  return component
+}
+
+/**
+ * The components of a loaded pipeline as those of another task.
+ * @param source how messages call the pipeline
+ * @throws KandinskyError `UNSUPPORTED_MODEL` for a network that it lacks or that was trained for another task
+ */
+export function shareParts<P extends Parts>(parts: P, components: object, source: string): ComponentsOf<P> {
+  const given = components as Record<string, unknown>
+  for (const [name, { network, isOptional }] of Object.entries(parts))
+    if (network && !(isOptional && given[name] === undefined))
+      expectNetwork(given[name] instanceof Network ? given[name] : undefined, network, snakeCase(name), source)
+  return Object.fromEntries(Object.keys(parts).map((name) => [name, given[name]])) as ComponentsOf<P>
 }
 
 function describeValue([key, value]: [string, ConfigValue]): string {

@@ -3,6 +3,7 @@ import { type Checkpoint, expectComplete, PipelineFiles, type Side } from '../..
 import { invalid } from '../../errors.js'
 import type { NetworkGroup } from '../../networks/group.js'
 import { networkOptionNames } from '../../networks/network.js'
+import type { Scheduler } from '../../schedulers/scheduler.js'
 import { expectOptions } from '../call/options.js'
 import { openSource, requireSide, sourceOptionNames } from './open.js'
 import {
@@ -12,6 +13,7 @@ import {
   networksOf,
   type Parts,
   type PretrainedOptions,
+  shareParts,
 } from './parts.js'
 
 /** A pipeline's class with its declaration. */
@@ -58,6 +60,20 @@ export abstract class Pipeline<Components extends object> {
     // biome-ignore-start lint/complexity/noThisInStatic: the class that it is called on
     expectOptions(options, pretrainedOptionNames(this.parts))
     return load(this, checkpoint, options)
+    // biome-ignore-end lint/complexity/noThisInStatic: the class that it is called on
+  }
+
+  /**
+   * Another task with the networks of a loaded pipeline (diffusers' `from_pipe`): both share them, so that `dispose` of
+   * either ends both. The scheduler is a copy of the one that it has now.
+   * @throws KandinskyError `UNSUPPORTED_MODEL` where a network is missing or was trained for another task
+   */
+  static fromPipe<Instance>(this: PipelineClass<Instance>, pipe: Pipeline<object>): Instance {
+    // biome-ignore-start lint/complexity/noThisInStatic: the class that it is called on
+    if (!(pipe instanceof Pipeline)) throw invalid('pipe', 'a pipeline of one checkpoint', pipe)
+    const { scheduler } = pipe as Pipeline<object> & { scheduler?: Scheduler }
+    const components = shareParts(this.parts, pipe.components, `the ${pipe.constructor.name}`)
+    return new this({ ...components, ...(scheduler && { scheduler: scheduler.clone() }) })
     // biome-ignore-end lint/complexity/noThisInStatic: the class that it is called on
   }
 
