@@ -26,10 +26,28 @@ export class KandinskyError extends Error {
   }
 
   constructor(code: KandinskyErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options)
+    super(printable(message), options)
     this.name = 'KandinskyError'
     this.code = code
   }
+}
+
+/**
+ * Names from files and from callers end up in messages, and messages on terminals: control characters are escaped, and what
+ * is longer than any name is shortened.
+ */
+function printable(message: string): string {
+  return message
+    .replace(/\S{600,}/g, (word) => `${word.slice(0, 200)}…${word.slice(-50)}`)
+    .replace(/[^\P{Cc}\n\t]/gu, (character) =>
+      JSON.stringify(character)
+        .slice(1, -1)
+        .replace(/[\x7f-\x9f]/, hex),
+    )
+}
+
+function hex(character: string): string {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`
 }
 
 /** "Expected {expected} for {what} but received {value}". */

@@ -153,7 +153,7 @@ export class RawImage implements Pixels {
       await writeFile(beside, bytes, { flag: 'wx' })
       await rename(beside, file)
     } catch (error) {
-      await rm(beside, { force: true })
+      await rm(beside, { force: true }).catch(() => {}) // where there can be no such file either, rm says so
       const code = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'FILE_NOT_FOUND' : 'BAD_FILE'
       throw new KandinskyError(code, `Could not write ${file}: ${(error as Error).message}`, { cause: error })
     }

@@ -6,6 +6,7 @@ import test from 'node:test'
 import { chooseFiles } from '../../dist/hub/files.js'
 import {
   convert,
+  Kandinsky3Pipeline,
   KandinskyV22CombinedPipeline,
   KandinskyV22Pipeline,
   KandinskyV22PriorPipeline,
@@ -79,4 +80,14 @@ test('a hub repository that lacks parts names them all before anything large is 
     chooseFiles(['model_index.json', 'movq/config.json'], wanted, async () => index),
     { code: 'FILE_NOT_FOUND', message: /a\/b has no files in scheduler, unet/ },
   )
+})
+
+test('a checkpoint of another family is told by its networks, not by what else it lacks', async () => {
+  const k3 = checkpoint('kandinsky-3')
+  const k22 = checkpoint('kandinsky-2-2-decoder')
+  for (const [Class, source, message] of [
+    [KandinskyV22CombinedPipeline, k3, /Expected a UNet2DConditionModel as unet of .* but found Kandinsky3UNet/],
+    [Kandinsky3Pipeline, k22, /Expected a T5EncoderModel as text_encoder|Expected a Kandinsky3UNet as unet/],
+  ])
+    await assert.rejects(Class.fromPretrained(source), { code: 'UNSUPPORTED_MODEL', message })
 })

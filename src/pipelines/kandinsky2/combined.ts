@@ -11,7 +11,7 @@ import { type CallOptions, streamCall } from '../call/progress.js'
 import { hashesOf } from '../call/provenance.js'
 import { inTurn } from '../call/turns.js'
 import { openPrior, openSource } from '../loading/open.js'
-import { checkPretrainedOptions, offloadGroup, type PretrainedOptions } from '../loading/parts.js'
+import { checkPretrainedOptions, expectNetworks, offloadGroup, type PretrainedOptions } from '../loading/parts.js'
 import { load, type PipelineClass, pretrainedOptionNames } from '../loading/pipeline.js'
 import type { DecodingOptions, ImageResult, ImagesOf } from '../sampling/decoding.js'
 import type { DecoderPipeline } from './decoder.js'
@@ -135,6 +135,9 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
   ): Promise<Instance> {
     // biome-ignore-start lint/complexity/noThisInStatic: the class that it is called on
     expectOptions(options, optionNames(this))
+    // What is no decoder of this family shall not be asked for a prior.
+    const decoder = checkpoint.side('decoder')
+    if (decoder && options.unet === undefined) await expectNetworks(this.decoderClass.parts, decoder)
     const prior = await openPrior(checkpoint, options.prior, options)
     const group = offloadGroup(options)
     const decoderPipe = await load(this.decoderClass, checkpoint, options, group)

@@ -229,6 +229,18 @@ export function offloadGroup({ offload = 'none' }: PretrainedOptions): NetworkGr
 }
 
 /**
+ * Tells a checkpoint of another family or task by the networks that it has, before a tokenizer or a prior is missed. Reads
+ * no weights.
+ * @throws KandinskyError `UNSUPPORTED_MODEL`
+ */
+export async function expectNetworks(parts: Parts, checkpoint: Checkpoint): Promise<void> {
+  for (const [name, { network }] of Object.entries(parts)) {
+    const component = network && (await checkpoint.component(snakeCase(name)))
+    if (component) expectNetwork(component, network, snakeCase(name), checkpoint.source)
+  }
+}
+
+/**
  * Opens every part, then loads the networks that are not late; with a group they load when their turn comes.
  * @throws KandinskyError `UNSUPPORTED_MODEL` for what is missing or of another kind, and whatever opening a part throws
  */

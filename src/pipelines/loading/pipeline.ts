@@ -9,6 +9,7 @@ import { openSource, requireSide, sourceOptionNames } from './open.js'
 import {
   type ComponentsOf,
   checkPretrainedOptions,
+  expectNetworks,
   loadParts,
   networksOf,
   type Parts,
@@ -96,6 +97,7 @@ export async function load<Instance>(
 ): Promise<Instance> {
   const own = requireSide(checkpoint, Class.side)
   const side = options.unet !== undefined && 'unet' in Class.parts ? await withUNet(own, options.unet, options) : own
+  await expectNetworks(Class.parts, side)
   expectComplete(side, typeof options.scheduler === 'object' ? ['scheduler'] : [])
   const components: ComponentsOf<Parts> = await loadParts(Class.parts, side, options, group)
   return new Class(components)
