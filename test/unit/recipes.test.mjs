@@ -5,6 +5,7 @@ import test from 'node:test'
 import {
   AutoPipeline,
   Generator,
+  KandinskyV22ControlnetImg2ImgPipeline,
   KandinskyV22ControlnetPipeline,
   KandinskyV22Pipeline,
   RawImage,
@@ -107,6 +108,16 @@ test('2.2 ControlNet: each picture of a call is made again alone, from the same 
   assert.match(images[0].recipe.hint, /^[0-9a-f]{16}$/)
   assert.match(images[0].recipe.imageEmbeds, /^[0-9a-f]{16}$/)
   await replay(t, pipe, images, { ...embeds, hint: image })
+})
+
+test('2.2 ControlNet image-to-image: the same', async (t) => {
+  const pipe = await KandinskyV22ControlnetImg2ImgPipeline.fromPretrained(checkpoint('kandinsky-2-2-controlnet-depth'))
+  t.after(() => pipe.dispose())
+  const random = new Generator(1)
+  const embeds = { imageEmbeds: random.randn([1, 128]), negativeImageEmbeds: random.randn([1, 128]) }
+  const inputs = { ...embeds, hint: image, image }
+  const { images } = await pipe.generate({ ...tiny, ...inputs, strength: 0.7, numImagesPerPrompt: 2, seed: 9 })
+  await replay(t, pipe, images, inputs)
 })
 
 for (const name of schedulerShortNames.filter((name) => name !== 'unclip'))
