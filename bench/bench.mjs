@@ -2,13 +2,14 @@
 // there, the same work in the same minutes: both sides take turns, the best of each counts, the ratio is what to quote.
 //
 //   npm run bench -- --case unet-512 --json [--type q8_0] [--device cpu] [--threads 2] [--packing fast] [--tiling always]
-//       [--rounds 3] [--python python3]
+//       [--rounds 3] [--torch eager] [--torch compiled] [--python python3]
 //
 // Cases: prior (one guided step, 81 tokens), unet-256, unet-512, unet-768, unet-1024 (one guided step, batch 2), movq-512,
 // movq-768 (one decode; both in any other size, too); of Kandinsky 2.1 prior21, unet21-512 and text21 (MultilingualCLIP,
 // prompt and negative prompt); of Kandinsky 3 unet3-512, unet3-1024, movq3-1024, t5-32 and t5-128 (a prompt of so many
-// tokens through four of the 32 equal layers; diffusers pads each to 128). Without --case: all of them. `--no-torch`
-// leaves the other side out; PYTHONPATH finds diffusers. `--profile` prints, after each step of ours, how long each kind
+// tokens through four of the 32 equal layers; diffusers pads each to 128). Without --case: all of them. The other side is
+// eager torch; `--torch compiled` is torch.compile with inductor's freezing (weights packed once), which compiles for minutes
+// in the first round, and naming both compares with both. `--no-torch` leaves it out; PYTHONPATH finds diffusers. `--profile` prints, after each step of ours, how long each kind
 // of node ran; the first step also reads the file and allocates.
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
@@ -27,6 +28,7 @@ const { values } = parseArgs({
     packing: { type: 'string', default: 'compact' },
     tiling: { type: 'string', default: 'auto' },
     rounds: { type: 'string', default: '3' },
+    torch: { type: 'string', multiple: true, default: ['eager'] },
     python: { type: 'string', default: 'python3' },
     'no-torch': { type: 'boolean' },
     json: { type: 'boolean' },
@@ -70,8 +72,11 @@ for (const name of cases)
 const cache = path.join(import.meta.dirname, '..', 'build', 'bench')
 mkdirSync(cache, { recursive: true })
 
-const withTorch =
+for (const way of values.torch)
+  if (!['eager', 'compiled'].includes(way)) throw new Error(`unknown --torch ${way}: expected eager or compiled`)
+const hasTorch =
   !values['no-torch'] && spawnSync(values.python, ['-c', 'import torch, diffusers'], { stdio: 'ignore' }).status === 0
+const ways = hasTorch ? values.torch : []
 
 for (const name of cases) {
   const network = name.split('-')[0]
@@ -83,24 +88,34 @@ for (const name of cases) {
     path.join(import.meta.dirname, 'worker.mjs'),
     ...[name, file, values.device, values.threads, values.packing, values.tiling],
   ])
-  const theirs = withTorch
-    ? startWorker(values.python, [path.join(import.meta.dirname, 'torch_worker.py'), name, values.threads])
-    : undefined
   const load = await ours.next()
-  await theirs?.next()
-  const times = { ours: [], theirs: [] }
-  // The first round warms both sides up and does not count.
-  for (let round = 0; round <= Number(values.rounds); round++) {
-    for (const [side, worker] of Object.entries({ ours, theirs })) {
-      const answer = await worker?.step()
-      if (answer && round > 0) times[side].push(answer.ms)
-    }
+  const sides = [{ way: 'ours', worker: ours, times: [] }]
+  for (const way of ways) {
+    const worker = startWorker(
+      values.python,
+      [path.join(import.meta.dirname, 'torch_worker.py'), name, values.threads],
+      way === 'compiled' ? { KANDINSKY_TORCH_COMPILE: '1' } : {},
+    )
+    await worker.next()
+    sides.push({ way, worker, times: [] })
   }
+  // The first round warms all sides up (and compiles) and does not count.
+  for (const side of sides) side.first = (await side.worker.step()).ms
+  for (let round = 1; round <= Number(values.rounds); round++)
+    for (const { worker, times } of sides) times.push((await worker.step()).ms)
+  const best = Math.min(...sides[0].times)
   const end = await ours.stop()
-  const torchEnd = await theirs?.stop()
+  const torch = {}
+  for (const { way, worker, times, first } of sides.slice(1)) {
+    const prefix = way === 'eager' ? 'torch' : 'compiled_torch'
+    torch[`${prefix}_ms_per_step`] = round1(Math.min(...times))
+    torch[`${prefix}_peak_mb`] = (await worker.stop()).peak_mb
+    if (way === 'compiled') torch.compile_ms = Math.round(first)
+    torch[way === 'eager' ? 'ratio' : 'compiled_ratio'] = Math.round((100 * Math.min(...times)) / best) / 100
+  }
   report({
     case: name,
-    ms_per_step: round1(Math.min(...times.ours)),
+    ms_per_step: round1(best),
     peak_mb: end.peak_mb,
     compute_mb: end.compute_mb,
     load_ms: load.load_ms,
@@ -108,11 +123,7 @@ for (const name of cases) {
     device: values.device,
     packing: values.packing,
     tiling: values.tiling,
-    ...(theirs && {
-      torch_ms_per_step: round1(Math.min(...times.theirs)),
-      torch_peak_mb: torchEnd.peak_mb,
-      ratio: Math.round((100 * Math.min(...times.theirs)) / Math.min(...times.ours)) / 100,
-    }),
+    ...torch,
     cpu: os.cpus()[0]?.model.trim(),
   })
 }
@@ -120,7 +131,10 @@ for (const name of cases) {
 function report(result) {
   if (values.json) console.log(JSON.stringify(result))
   else {
-    const torch = result.ratio ? `, torch ${result.torch_ms_per_step} ms, ratio ${result.ratio}` : ''
+    let torch = ''
+    if (result.ratio) torch += `, torch ${result.torch_ms_per_step} ms, ratio ${result.ratio}`
+    if (result.compiled_ratio)
+      torch += `, compiled torch ${result.compiled_torch_ms_per_step} ms, ratio ${result.compiled_ratio}`
     console.log(
       `${result.case}: ${result.ms_per_step} ms, peak ${result.peak_mb} MB (${result.weights}, ${result.device})${torch}`,
     )
@@ -128,8 +142,8 @@ function report(result) {
 }
 
 /** A child that answers each line on its standard input with one JSON line. */
-function startWorker(command, args) {
-  const env = values.profile ? { ...process.env, KANDINSKY_PROFILE: '1' } : process.env
+function startWorker(command, args, variables = {}) {
+  const env = { ...process.env, ...variables, ...(values.profile && { KANDINSKY_PROFILE: '1' }) }
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'], env })
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   const next = async () => {
