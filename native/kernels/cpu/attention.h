@@ -199,6 +199,7 @@ static void attention(const AttentionArgs* args, WorkContext* work, int ith, int
   }
   barrier(work, nth);
   const int blocks = ceil_div(args->queries, kQueryBlock);
+  const MatrixUnit unit;
   for (int task; (task = take_task(work)) < pairs * blocks;) {
     const int pair = task / blocks, first = task % blocks * kQueryBlock;
     attend(t, s, pair / args->heads, pair % args->heads, first, min_of(kQueryBlock, args->queries - first));

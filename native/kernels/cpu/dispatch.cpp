@@ -5,6 +5,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -19,14 +23,14 @@ void kernel_yield() { std::this_thread::yield(); }
 extern const KernelTable cpu_kernels_portable;
 #if defined(__x86_64__)
 extern const KernelTable cpu_kernels_avx2, cpu_kernels_avx2_f32, cpu_kernels_avx512, cpu_kernels_avx512_f32,
-    cpu_kernels_avx512_bf16;
+    cpu_kernels_avx512_bf16, cpu_kernels_amx_bf16;
 #elif defined(__aarch64__)
 extern const KernelTable cpu_kernels_neon, cpu_kernels_neon_f32, cpu_kernels_neon_bf16;
 #endif
 
 namespace {
 
-constexpr int kMaxVariants = 6;
+constexpr int kMaxVariants = 7;
 
 struct Variants {
   const KernelTable* list[kMaxVariants + 1] = {};
@@ -51,8 +55,16 @@ unsigned saved_state() {
   return low;
 }
 
+#ifdef KANDINSKY_HAS_AMX
+/// Tile registers are 8 KB of each thread's state: a process must ask for them, and cannot have them before Linux 5.16.
+bool may_use_tiles() {
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
 void detect(Variants& variants) {
-  const Registers basic(1, 0), extended(7, 0), extended1(7, 1);
+  const Registers vendor(0, 0), basic(1, 0), extended(7, 0), extended1(7, 1);
   const unsigned state = saved_state();
   const bool ymm = (state & 0x06) == 0x06, zmm = (state & 0xe6) == 0xe6;
   const bool avx2 = ymm && bit(basic.ecx, 12) && bit(basic.ecx, 28) && bit(basic.ecx, 29) &&
@@ -60,8 +72,15 @@ void detect(Variants& variants) {
   const bool avx512 = avx2 && zmm && bit(extended.ebx, 16) && bit(extended.ebx, 17) && bit(extended.ebx, 30) &&
                       bit(extended.ebx, 31);  // F, DQ, BW, VL
   const bool bf16 = avx512 && extended.eax >= 1 && bit(extended1.eax, 5);
-  if (bf16) variants.add(cpu_kernels_avx512_bf16);
+#ifdef KANDINSKY_HAS_AMX
+  const bool amx = bf16 && (state & 0x60000) == 0x60000 && bit(extended.edx, 22) && bit(extended.edx, 24);
+  if (amx && may_use_tiles()) variants.add(cpu_kernels_amx_bf16);
+#endif
+  // Intel's vectors multiply bfloat16 at two thirds of the rate of float32.
+  const bool intel = vendor.ebx == 0x756e6547;
+  if (bf16 && !intel) variants.add(cpu_kernels_avx512_bf16);
   if (avx512) variants.add(cpu_kernels_avx512);
+  if (bf16 && intel) variants.add(cpu_kernels_avx512_bf16);
   if (avx512) variants.add(cpu_kernels_avx512_f32);
   if (avx2) variants.add(cpu_kernels_avx2);
   if (avx2) variants.add(cpu_kernels_avx2_f32);

@@ -82,8 +82,8 @@ INLINE void prefetch_rows(const act_t* const* rows, int count, int64_t offset, i
 /// tile[count][kPanel] (+)= rows[count][2 * pairs] * panel. Only the first `columns` columns are computed, up to a
 /// vector. `far` says that the rows are not in the L2 cache (fetching them ahead costs 2 % where they are, and saves
 /// 10 % else).
-static void multiply(const act_t* const* rows, int count, int64_t offset, const weight_t* panel, int pairs, float* tile,
-                     bool accumulate, int columns, bool far) {
+static void multiply_vectors(const act_t* const* rows, int count, int64_t offset, const weight_t* panel, int pairs,
+                             float* tile, bool accumulate, int columns, bool far) {
   using Tile = void (*)(const act_t* const*, int64_t, const weight_t*, int, float*, bool);
   static const Tile wide[kRows] = {multiply_tile<1, kVectors>, multiply_tile<2, kVectors>, multiply_tile<3, kVectors>,
                                    multiply_tile<4, kVectors>, multiply_tile<5, kVectors>, multiply_tile<6, kVectors>};
@@ -97,6 +97,45 @@ static void multiply(const act_t* const* rows, int count, int64_t offset, const 
       if (far && next < count) prefetch_rows(rows + next, min_of(kRows, count - next), offset + 2 * done, block);
       tiles[min_of(kRows, count - r) - 1](rows + r, offset + 2 * done, panel + (int64_t)done * 2 * kPanel, block,
                                           tile + (int64_t)r * kPanel, accumulate || done > 0);
+    }
+  }
+}
+
+#ifdef MATRIX_UNIT
+#include "kernels/cpu/multiply_amx.h"
+#else
+constexpr int kGroupRows = 1 << 20, kMostColumns = 1 << 20, kInnerStep = 2;
+
+/// What a thread that multiplies must hold meanwhile.
+struct MatrixUnit {
+  INLINE_MEMBER MatrixUnit() {}
+};
+
+/// Rows that are multiplied by one or more panels; see multiply_vectors.
+struct RowGroup {
+  const act_t* const* rows;
+  int count;
+  int64_t offset;
+  int pairs;
+  bool far;
+
+  INLINE_MEMBER RowGroup(const act_t* const* rows, int count, int64_t offset, int pairs, bool far)
+      : rows(rows), count(count), offset(offset), pairs(pairs), far(far) {}
+
+  INLINE_MEMBER void multiply(const weight_t* panel, float* tile, bool accumulate, int columns) const {
+    multiply_vectors(rows, count, offset, panel, pairs, tile, accumulate, columns, far);
+  }
+};
+#endif
+
+/// All `count` rows times one panel.
+static void multiply(const act_t* const* rows, int count, int64_t offset, const weight_t* panel, int pairs, float* tile,
+                     bool accumulate, int columns, bool far) {
+  for (int done = 0; done < pairs; done += kMostColumns / 2) {
+    const int some = min_of(kMostColumns / 2, pairs - done);
+    for (int r = 0; r < count; r += kGroupRows) {
+      const RowGroup group(rows + r, min_of(kGroupRows, count - r), offset + 2 * done, some, far);
+      group.multiply(panel + (int64_t)done * 2 * kPanel, tile + (int64_t)r * kPanel, accumulate || done > 0, columns);
     }
   }
 }

@@ -14,13 +14,19 @@ constexpr NumberType number_type() {
   return sizeof(T) == sizeof(float) ? NumberType::f32 : NumberType::bf16;
 }
 
+#ifdef MATRIX_UNIT
+constexpr bool kHasWinograd = false;
+#else
+constexpr bool kHasWinograd = true;
+#endif
+
 }  // namespace
 
 extern const KernelTable KERNELS = {KERNELS_NAME,
                                    number_type<act_t>(),
                                    number_type<weight_t>(),
                                    kPanel,
-                                   true,
+                                   kHasWinograd,
                                    1 << 30,
                                    packed_size,
                                    expander,

@@ -242,6 +242,7 @@ static void winograd(const ConvArgs* args, WorkContext* work, int ith, int nth) 
   for (int i = 0; i <= ith; ++i) scratch = winograd_scratch(arena, g);
   if (ith == 0) memset(g.zeros, 0, (g.channels + kLanes) * sizeof(act_t));
   barrier(work, nth);
+  const MatrixUnit unit;
   if (!g.shared) return winograd_private(g, scratch, work, nth);
   for (int start = 0; start < g.tiles; start += g.group) winograd_group(g, start, scratch, work, nth);
 }
