@@ -27,9 +27,25 @@ bool computes(const ggml_tensor* node) {
   return std::find(std::begin(views), std::end(views), node->op) == std::end(views);
 }
 
+enum class Profile { off, kinds, shapes };
+
+Profile wanted_profile() {
+  const char* value = std::getenv("KANDINSKY_PROFILE");
+  if (value && std::strcmp(value, "1") == 0) return Profile::kinds;
+  return value && std::strcmp(value, "shapes") == 0 ? Profile::shapes : Profile::off;
+}
+
+std::string shape_of(const ggml_tensor* tensor) {
+  std::string shape;
+  for (int i = 0; i < ggml_n_dims(tensor); ++i) shape += (i ? " " : "") + std::to_string(tensor->ne[i]);
+  return "[" + shape + "]";
+}
+
 /// Our kernels' nodes are named after what they do, ggml's have an operation that says it.
 std::string kind_of(const ggml_tensor* node) {
-  return node->op == GGML_OP_CUSTOM ? ggml_get_name(node) : ggml_op_desc(node);
+  const std::string kind = node->op == GGML_OP_CUSTOM ? ggml_get_name(node) : ggml_op_desc(node);
+  if (wanted_profile() == Profile::kinds) return kind;
+  return kind + (node->src[0] ? " " + shape_of(node->src[0]) : "") + " to " + shape_of(node);
 }
 
 void report(const std::map<std::string, Cost>& costs) {
@@ -51,10 +67,7 @@ void report(const std::map<std::string, Cost>& costs) {
 }  // namespace
 
 bool is_profiling() {
-  static const bool wanted = [] {
-    const char* value = std::getenv("KANDINSKY_PROFILE");
-    return value && std::strcmp(value, "1") == 0;
-  }();
+  static const bool wanted = wanted_profile() != Profile::off;
   return wanted;
 }
 
