@@ -16,6 +16,7 @@ import { tensorSources } from './networks/sources.js'
 import { isRegExp } from './realms.js'
 import { Tensor } from './tensor.js'
 
+/** What `convert` takes beside its source and its output. */
 export interface ConvertOptions {
   /** a prior to put into the same file, which makes it a complete text-to-image model */
   prior?: string | undefined
@@ -38,6 +39,7 @@ export interface ConvertOptions {
   onProgress?: ((event: { done: number; total: number }) => void) | undefined
 }
 
+/** What `convert` wrote. */
 export interface ConvertResult {
   /** absolute */
   path: string

@@ -15,6 +15,7 @@ export const kandinskyErrorCodes = [
   'WORKER_DIED',
   'INTERNAL',
 ] as const
+/** What kind of error it is, for programs; the message is for people. */
 export type KandinskyErrorCode = (typeof kandinskyErrorCodes)[number]
 
 /** The only error class this package throws. Aborts reject with `signal.reason` instead. */

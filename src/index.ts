@@ -8,8 +8,11 @@ export {
   makeImageGrid,
   RawImage,
   readRecipe,
+  type SaveOptions,
 } from './images/image.js'
+export type { ImageMode } from './images/pixels.js'
 export type { Recipe } from './images/recipe.js'
+export type { Resample } from './images/resize.js'
 export type { DeviceInfo, Packing, Tiling, WeightType } from './native.js'
 export { listDevices } from './networks/devices.js'
 export type { NetworkUsage } from './networks/network.js'
@@ -21,7 +24,7 @@ export {
   AutoPipelineForText2Image,
   type AutoPretrainedOptions,
 } from './pipelines/auto.js'
-export type { CallbackOnStepEnd, CallOptions, OnStep, StepEvent } from './pipelines/call/progress.js'
+export type { CallbackOnStepEnd, CallOptions, OnStep, StepEvent, StepReplacement } from './pipelines/call/progress.js'
 export { DepthEstimator, type DepthResult } from './pipelines/depth-estimator.js'
 export { type PromptPipeline, type Task, type TaskInputs, type TaskOptions, taskFor } from './pipelines/families.js'
 export * from './pipelines/kandinsky2/index.js'
@@ -45,8 +48,14 @@ export {
   UnCLIPScheduler,
   UniPCMultistepScheduler,
 } from './pipelines/schedulers.js'
-export { Generator, type GeneratorPosition, type RandomSource } from './random.js'
-export type { Scheduler } from './schedulers/scheduler.js'
+export {
+  Generator,
+  type GeneratorAlgorithm,
+  type GeneratorPosition,
+  type NoiseDtype,
+  type RandomSource,
+} from './random.js'
+export type { Scheduler, StepOptions, StepOutput } from './schedulers/scheduler.js'
 export { Tensor, type TensorJson } from './tensor.js'
 export { createWorker, type KandinskyWorker, type WorkerOptions } from './worker/client.js'
 export type { RemotePipeline } from './worker/pipelines.js'

@@ -85,6 +85,7 @@ export interface NativeNetwork {
   dispose(): Promise<void>
 }
 
+/** A device that networks can run on, and its memory. */
 export interface DeviceInfo {
   /** what the `device` option takes: `cpu`, `cuda:0` … */
   name: string

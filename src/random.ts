@@ -10,6 +10,7 @@ import { concatRows, elementCount, sameShape, Tensor } from './tensor.js'
 /** The dtype in which the reference's pipeline runs, and therefore draws its noise. */
 export type NoiseDtype = 'float32' | 'float16' | 'bfloat16'
 
+/** Whose draws a generator repeats: torch's on a CPU (Mersenne Twister) or on CUDA (Philox). */
 export type GeneratorAlgorithm = 'torch-cpu' | 'torch-cuda'
 
 /** Where pipelines and schedulers get their noise from: a `Generator`, or anything else with `randn`. */

@@ -19,6 +19,7 @@ const MAX_PIXELS = 64 * 2 ** 20
 /** JPEG's; libvips takes gigabytes for a line of 64 million pixels. */
 const MAX_SIDE = 65535
 
+/** File formats that pictures can be written in. */
 export type ImageFormat = 'png' | 'jpeg' | 'webp' | 'avif' | 'tiff' | 'gif'
 
 const FORMATS: Record<string, ImageFormat> = {
@@ -40,6 +41,7 @@ export const qualityFormats: readonly string[] = imageFormats.filter((ending) =>
 /** What Pillow would decode as well. SVG and PDF are programs rather than pictures and stay out. */
 const DECODED = ['png', 'jpeg', 'webp', 'heif', 'tiff', 'gif']
 
+/** How a picture is encoded. */
 export interface SaveOptions {
   /** of JPEG, WebP, AVIF and TIFF, 1 to 100; default sharp's own (80, AVIF 50) */
   quality?: number | undefined
@@ -160,6 +162,7 @@ export class RawImage implements Pixels {
   }
 }
 
+/** What `loadImage` takes beside its source. */
 export interface LoadImageOptions {
   /** channels of the result (default RGB, as diffusers' `load_image`) */
   mode?: ImageMode | undefined

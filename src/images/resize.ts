@@ -8,6 +8,7 @@
 import { invalid } from '../errors.js'
 import type { Pixels } from './pixels.js'
 
+/** Filters of `RawImage.resize`, as Pillow names them. */
 export type Resample = 'nearest' | 'bilinear' | 'bicubic' | 'lanczos' | 'box' | 'hamming'
 
 /** Part of an image in its own pixel coordinates; fractions count. */

@@ -12,6 +12,7 @@ const parts = {
   imageProcessor: settings<DptProcessorConfig>('preprocessor_config.json'),
 }
 
+/** Depth of a picture, as numbers and as a picture. */
 export interface DepthResult {
   /** [1, height, width] with the size of the picture; larger is nearer, the unit is the network's own */
   predictedDepth: Tensor

@@ -38,16 +38,21 @@ export interface TaskOptions {
   controlnet: CombinedOptions<ControlnetOptions>
   'controlnet-image-to-image': CombinedOptions<ControlnetImg2ImgOptions>
 }
+/** What can be done in one call from text to picture. */
 export type Task = keyof TaskOptions
 
 /** A pipeline that makes pictures of texts, whatever its family. */
 export interface PromptPipeline<Options> {
   scheduler: Scheduler
+  /** Pictures for the prompts. @throws KandinskyError, or `signal.reason` */
   generate<Given extends Options>(options: Exact<Options, Given>): Promise<ImageResult<ImagesOf<Given>>>
+  /** `generate` as an async iterable of steps that ends with one `{ type: 'result', images }` event. */
   stream<Given extends Options>(
     options: Exact<Options, Given>,
   ): AsyncGenerator<StepEvent | ({ type: 'result' } & ImageResult<ImagesOf<Given>>), void, undefined>
+  /** Waits for running calls, then frees every network. Later calls reject with `DISPOSED`. Idempotent. */
   dispose(): Promise<void>
+  /** `dispose`, for `await using` */
   [Symbol.asyncDispose](): Promise<void>
 }
 

@@ -33,25 +33,47 @@ function withFromPretrained<Class extends { fromConfig(config: object): Schedule
   })
 }
 
+/** Song et al., "Denoising Diffusion Implicit Models", 2020. */
 export const DDIMScheduler = withFromPretrained(DDIM)
+/** An object of the class of this name. */
 export type DDIMScheduler = DDIM
+/** Ho et al., "Denoising Diffusion Probabilistic Models", 2020. */
 export const DDPMScheduler = withFromPretrained(DDPM)
+/** An object of the class of this name. */
 export type DDPMScheduler = DDPM
+/** the priors' own: Ramesh et al., "Hierarchical Text-Conditional Image Generation with CLIP Latents", 2022. */
 export const UnCLIPScheduler = withFromPretrained(UnCLIP)
+/** An object of the class of this name. */
 export type UnCLIPScheduler = UnCLIP
+/** Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, algorithm 2 without its second order. */
 export const EulerDiscreteScheduler = withFromPretrained(EulerDiscrete)
+/** An object of the class of this name. */
 export type EulerDiscreteScheduler = EulerDiscrete
+/** Euler steps that add noise anew (k-diffusion). */
 export const EulerAncestralDiscreteScheduler = withFromPretrained(EulerAncestralDiscrete)
+/** An object of the class of this name. */
 export type EulerAncestralDiscreteScheduler = EulerAncestralDiscrete
+/** Lu et al., "DPM-Solver++", 2022. */
 export const DPMSolverMultistepScheduler = withFromPretrained(DPMSolverMultistep)
+/** An object of the class of this name. */
 export type DPMSolverMultistepScheduler = DPMSolverMultistep
+/** Zhao et al., "UniPC", 2023. */
 export const UniPCMultistepScheduler = withFromPretrained(UniPCMultistep)
+/** An object of the class of this name. */
 export type UniPCMultistepScheduler = UniPCMultistep
+/** Karras et al., 2022, algorithm 1; two model calls a step. */
 export const HeunDiscreteScheduler = withFromPretrained(HeunDiscrete)
+/** An object of the class of this name. */
 export type HeunDiscreteScheduler = HeunDiscrete
+/** Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds", 2022. */
 export const PNDMScheduler = withFromPretrained(PNDM)
+/** An object of the class of this name. */
 export type PNDMScheduler = PNDM
+/** Luo et al., "Latent Consistency Models", 2023, for networks distilled for it. */
 export const LCMScheduler = withFromPretrained(LCM)
+/** An object of the class of this name. */
 export type LCMScheduler = LCM
+/** Euler steps along a flow: Esser et al., 2024; Kandinsky 5's. */
 export const FlowMatchEulerDiscreteScheduler = withFromPretrained(FlowMatchEuler)
+/** An object of the class of this name. */
 export type FlowMatchEulerDiscreteScheduler = FlowMatchEuler

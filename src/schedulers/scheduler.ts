@@ -8,6 +8,7 @@ import { sameShape, Tensor } from '../tensor.js'
 import { type BetaConfig, cumulativeAlphas, makeBetas } from './betas.js'
 import { type Fields, knownPart, readConfig } from './config.js'
 
+/** What a step takes beside sample and model output. */
 export interface StepOptions {
   /** where a step that adds noise draws it: one, or one per batch entry */
   generator?: RandomSource | readonly RandomSource[] | undefined
@@ -17,6 +18,7 @@ export interface StepOptions {
   prevTimestep?: number | undefined
 }
 
+/** What a step gives. */
 export interface StepOutput {
   /** the next model input, before `scaleModelInput` */
   prevSample: Tensor

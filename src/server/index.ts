@@ -15,6 +15,7 @@ export type { JobLimits } from './jobs.js'
 export type { ServerModel } from './models.js'
 export type { ServerEvent } from './service.js'
 
+/** Models, limits and guards of a picture server. */
 export interface HandlerOptions extends ServiceOptions, GuardOptions {
   /** largest body of a request in bytes (default 32 MiB) */
   maxBody?: number | undefined
@@ -22,7 +23,10 @@ export interface HandlerOptions extends ServiceOptions, GuardOptions {
 
 /** Answers requests as `fetch` would; mounts in Hono, Next, Bun, Deno and anything else that speaks it. */
 export interface Handler {
-  /** @param env what the host tells of the connection, e.g. Node's `{ incoming }` */
+  /**
+   * Answers one request; what goes wrong is an answer, too.
+   * @param env what the host tells of the connection, e.g. Node's `{ incoming }`
+   */
   fetch(request: Request, env?: unknown): Response | Promise<Response>
   /** Takes no more jobs, waits for those that are here and frees the models. */
   close(): Promise<void>
@@ -63,6 +67,7 @@ export function createHandler(options: HandlerOptions = {}): Handler {
   }
 }
 
+/** A handler's options and where to listen. */
 export interface ServerOptions extends HandlerOptions {
   /** address to listen at (default 127.0.0.1: this machine only) */
   host?: string | undefined
@@ -70,6 +75,7 @@ export interface ServerOptions extends HandlerOptions {
   port?: number | undefined
 }
 
+/** A running picture server. */
 export interface Server extends AsyncDisposable {
   /** e.g. `http://127.0.0.1:7860` */
   readonly url: string

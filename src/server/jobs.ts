@@ -5,6 +5,7 @@ import { RequestError } from './fields.js'
 
 export type JobState = 'queued' | 'running' | 'done' | 'failed' | 'cancelled'
 
+/** How many jobs may wait, and how long their pictures stay. */
 export interface JobLimits {
   /** jobs that wait or run, in all (default 1000) */
   maxJobs?: number | undefined

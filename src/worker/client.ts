@@ -19,6 +19,7 @@ import {
 import { type PipelineName, pipelineNames, type RemoteClasses, remoteMethods } from './pipelines.js'
 import { type ProcessOptions, startProcess, type WorkerProcess } from './process.js'
 
+/** How the worker process is started and watched. */
 export interface WorkerOptions extends ProcessOptions {
   /** called after the process died, with what the calls that were under way rejected with */
   onCrash?: ((error: KandinskyError) => void) | undefined

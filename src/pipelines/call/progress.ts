@@ -22,6 +22,7 @@ export interface StepEvent {
   preview?: RawImage[]
 }
 
+/** Called after every denoising step; nothing waits for what it returns. */
 export type OnStep = (event: StepEvent) => void
 
 /**
@@ -31,6 +32,7 @@ export type OnStep = (event: StepEvent) => void
 // biome-ignore lint/suspicious/noConfusingVoidType: callbacks that only look return nothing
 export type CallbackOnStepEnd = (event: StepEvent) => StepReplacement | void | Promise<StepReplacement | void>
 
+/** What a `callbackOnStepEnd` may return: the sample to go on with. */
 export interface StepReplacement {
   latents?: Tensor | undefined
 }

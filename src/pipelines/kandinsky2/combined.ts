@@ -47,7 +47,11 @@ export type CombinedPriorOptions = (
     latents?: PriorOptions['latents']
   }
 
-/** @typeParam Options those of the decoder */
+/**
+ * A call from text to picture: the options of the decoder's own pipeline without what the prior makes for it, and those of
+ * the prior.
+ * @typeParam Options those of the decoder
+ */
 export type CombinedOptions<Options extends DecodingOptions> = Omit<
   Options,
   'latents' | 'prompt' | 'negativePrompt' | 'numImagesPerPrompt'

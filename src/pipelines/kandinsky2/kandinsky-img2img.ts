@@ -18,6 +18,7 @@ export interface KandinskyImg2ImgOptions extends Img2ImgOptions, PromptOptions {
 /** Noise is added by a schedule of its own, and two timesteps below the strength: so in the original repository. */
 const NOISING = { num_train_timesteps: 1000, beta_schedule: 'linear', beta_start: 0.0001, beta_end: 0.02 }
 
+/** Changes a picture towards an image embedding and a prompt, after diffusers' KandinskyImg2ImgPipeline of 2.1. */
 export class KandinskyImg2ImgPipeline extends DecoderPipeline<KandinskyImg2ImgOptions, TextDecoderComponents> {
   static readonly parts = textDecoderParts('image-to-image with Kandinsky 2.1', 4)
   readonly optionNames = [...promptOptionNames, ...decodingOptionNames, 'image', 'strength']

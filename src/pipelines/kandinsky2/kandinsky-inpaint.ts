@@ -15,6 +15,7 @@ import type { InpaintOptions } from './kandinsky-v22-inpaint.js'
 
 export interface KandinskyInpaintOptions extends InpaintOptions, PromptOptions {}
 
+/** Repaints the white part of a mask towards an image embedding and a prompt, after diffusers' KandinskyInpaintPipeline of 2.1. */
 export class KandinskyInpaintPipeline extends DecoderPipeline<KandinskyInpaintOptions, TextDecoderComponents> {
   static readonly parts = textDecoderParts('inpainting with Kandinsky 2.1', 9)
   readonly optionNames = [...promptOptionNames, ...decodingOptionNames, 'image', 'maskImage', 'latents']

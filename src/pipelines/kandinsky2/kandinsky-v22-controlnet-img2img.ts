@@ -11,6 +11,7 @@ import { controlnetParts } from './kandinsky-v22-controlnet.js'
 
 export interface ControlnetImg2ImgOptions extends DecodingOptions, ImageStartOptions, HintOptions {}
 
+/** Changes a picture towards an image embedding under depth, after diffusers' KandinskyV22ControlnetImg2ImgPipeline. */
 export class KandinskyV22ControlnetImg2ImgPipeline extends DecoderPipeline<ControlnetImg2ImgOptions> {
   static readonly parts = controlnetParts('ControlNet image-to-image with Kandinsky 2.2')
   readonly optionNames = [...decodingOptionNames, 'image', 'strength', 'hint']

@@ -12,6 +12,7 @@ export function controlnetParts(purpose: string) {
   return decoderParts(purpose, { addition_embed_type: 'image_hint', in_channels: 8 })
 }
 
+/** Image embedding and depth to picture, after diffusers' KandinskyV22ControlnetPipeline. */
 export class KandinskyV22ControlnetPipeline extends DecoderPipeline<ControlnetOptions> {
   static readonly parts = controlnetParts('ControlNet with Kandinsky 2.2')
   readonly optionNames = [...decodingOptionNames, 'hint', 'latents']

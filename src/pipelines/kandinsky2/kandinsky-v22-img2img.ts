@@ -7,6 +7,7 @@ import { type DecoderJob, DecoderPipeline, decoderParts } from './decoder.js'
 
 export interface Img2ImgOptions extends DecodingOptions, ImageStartOptions {}
 
+/** Changes a picture towards an image embedding, after diffusers' KandinskyV22Img2ImgPipeline. */
 export class KandinskyV22Img2ImgPipeline extends DecoderPipeline<Img2ImgOptions> {
   static readonly parts = decoderParts('image-to-image with Kandinsky 2.2', {
     addition_embed_type: 'image',

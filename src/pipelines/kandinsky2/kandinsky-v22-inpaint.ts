@@ -7,6 +7,7 @@ import { type DecoderJob, DecoderPipeline, decoderParts } from './decoder.js'
 
 export interface InpaintOptions extends DecodingOptions, InpaintStartOptions {}
 
+/** Repaints the white part of a mask towards an image embedding, after diffusers' KandinskyV22InpaintPipeline. */
 export class KandinskyV22InpaintPipeline extends DecoderPipeline<InpaintOptions> {
   static readonly parts = decoderParts('inpainting with Kandinsky 2.2', {
     addition_embed_type: 'image',

@@ -18,6 +18,7 @@ import {
   priorCallOptionNames,
 } from './prior.js'
 
+/** A call of a prior that begins at the embedding of a picture. */
 export interface PriorEmb2EmbOptions extends PriorCallOptions {
   /**
    * Where to start: a picture, preprocessed pixels [n, 3, size, size] or embeddings [n, embeddingDim], or an array of
@@ -28,6 +29,7 @@ export interface PriorEmb2EmbOptions extends PriorCallOptions {
   strength?: number | undefined
 }
 
+/** Text and a picture to an image embedding between both, after diffusers' KandinskyV22PriorEmb2EmbPipeline. */
 export class KandinskyV22PriorEmb2EmbPipeline extends PriorPipeline<PriorEmb2EmbOptions> {
   async check(options: PriorEmb2EmbOptions): Promise<PriorJob> {
     expectOptions(options, [...priorCallOptionNames, 'image', 'strength'])

@@ -6,6 +6,7 @@ import { type DecoderJob, DecoderPipeline, decoderParts } from './decoder.js'
 
 export interface TextToImageOptions extends DecodingOptions, LatentsOption {}
 
+/** Image embedding to picture with the 2.2 decoder, after diffusers' KandinskyV22Pipeline. */
 export class KandinskyV22Pipeline extends DecoderPipeline<TextToImageOptions> {
   static readonly parts = decoderParts('text-to-image with Kandinsky 2.2', {
     addition_embed_type: 'image',

@@ -14,6 +14,7 @@ import type { TextToImageOptions } from './kandinsky-v22.js'
 
 export interface KandinskyOptions extends TextToImageOptions, PromptOptions {}
 
+/** Image embedding and prompt to picture with the 2.1 decoder, after diffusers' KandinskyPipeline. */
 export class KandinskyPipeline extends DecoderPipeline<KandinskyOptions, TextDecoderComponents> {
   static readonly parts = textDecoderParts('text-to-image with Kandinsky 2.1', 4)
   readonly optionNames = [...promptOptionNames, ...decodingOptionNames, 'latents']

@@ -53,6 +53,7 @@ export interface PriorCallOptions extends CallOptions, NoiseOptions {
   guidanceScale?: number | undefined
 }
 
+/** A call of a prior for texts. */
 export interface PriorOptions extends PriorCallOptions {
   /** initial noise [rows, embeddingDim] instead of a drawn one; rows double when there is a negative prompt */
   latents?: Tensor | undefined
@@ -68,6 +69,7 @@ export interface PriorResult {
   negativeImageEmbeds: Tensor
 }
 
+/** A call of a prior for a mix; see `interpolate`. */
 export interface InterpolateOptions extends Omit<PriorOptions, 'prompt' | 'negativePrompt'> {
   /** negative prompt of the prior runs for the strings */
   negativePriorPrompt?: string | undefined

@@ -12,6 +12,7 @@ import { type PromptOptions, promptOptionNames } from './prompts.js'
 /** `height` and `width` are by default those of the first picture, `numInferenceSteps` 25 and `guidanceScale` 3. */
 export interface Kandinsky3Img2ImgOptions extends DecodingOptions, PromptOptions, ImageStartOptions {}
 
+/** Changes a picture towards a text with Kandinsky 3, after diffusers' Kandinsky3Img2ImgPipeline. */
 export class Kandinsky3Img2ImgPipeline extends Kandinsky3Base<Kandinsky3Img2ImgOptions> {
   readonly optionNames = [...promptOptionNames, ...decodingOptionNames, 'image', 'strength']
 

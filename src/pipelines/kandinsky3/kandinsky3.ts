@@ -7,6 +7,7 @@ import { type PromptOptions, promptOptionNames } from './prompts.js'
 /** `height` and `width` are 1024 by default, `numInferenceSteps` 25 and `guidanceScale` 3. */
 export interface Kandinsky3Options extends DecodingOptions, PromptOptions, LatentsOption {}
 
+/** Text to picture with Kandinsky 3, after diffusers' Kandinsky3Pipeline. */
 export class Kandinsky3Pipeline extends Kandinsky3Base<Kandinsky3Options> {
   readonly optionNames = [...promptOptionNames, ...decodingOptionNames, 'latents']
 

@@ -41,6 +41,7 @@ const parts = {
   textEncoder: network('T5EncoderModel', { late: true }),
   identity: modelIdentity(),
 }
+/** What a Kandinsky 3 pipeline is made of. */
 export type Kandinsky3Components = ComponentsOf<typeof parts>
 
 /** A call that is checked; nothing is computed yet. */

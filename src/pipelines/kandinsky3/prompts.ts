@@ -15,6 +15,7 @@ import type { T5Tokenizer } from '../../tokenizers/t5.js'
 import { expectPrompts, expectTensor } from '../call/options.js'
 import { integers, warnTruncated } from '../call/prompts.js'
 
+/** Texts of a Kandinsky 3 call, or their embeddings. */
 export interface PromptOptions {
   /** one prompt or a batch; left out where `promptEmbeds` are given */
   prompt?: string | string[] | undefined
@@ -22,7 +23,7 @@ export interface PromptOptions {
   negativePrompt?: string | string[] | undefined
   /** T5's states [n, tokens, width] with `attentionMask`, e.g. from `encodePrompt`, instead of prompts */
   promptEmbeds?: Tensor | undefined
-  /** [n, tokens]: 1 for tokens of the prompt, 0 for nothing */
+  /** [n, tokens], 1 for tokens of the prompt, 0 for nothing */
   attentionMask?: Tensor | undefined
   /** of the shape of `promptEmbeds`, with `negativeAttentionMask`; default: what `negativePrompt` says */
   negativePromptEmbeds?: Tensor | undefined

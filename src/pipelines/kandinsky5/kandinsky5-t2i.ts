@@ -53,6 +53,7 @@ const parts = {
   textEncoder2: network('CLIPTextModel', { late: true }),
   identity: modelIdentity(),
 }
+/** What a Kandinsky 5 text-to-image pipeline is made of. */
 export type Kandinsky5Components = ComponentsOf<typeof parts>
 
 /**
@@ -69,6 +70,7 @@ interface Job extends CheckedCall {
 /** Pixels of a picture's side per patch of the transformer, on top of the autoencoder's factor. */
 const PATCH = 2
 
+/** Text to picture with Kandinsky 5 Image, after diffusers' Kandinsky5T2IPipeline. */
 export class Kandinsky5T2IPipeline extends SamplingPipeline<Kandinsky5Components> {
   static readonly parts = parts
   readonly optionNames = [...promptOptionNames, ...decodingOptionNames.filter((name) => name !== 'preview'), 'latents']

@@ -16,6 +16,7 @@ import type { Qwen2Tokenizer } from '../../tokenizers/qwen2.js'
 import { expectBoolean, expectInteger, expectPrompts, expectTensor } from '../call/options.js'
 import { integers } from '../call/prompts.js'
 
+/** Texts of a Kandinsky 5 call, or their embeddings. */
 export interface PromptOptions {
   /** one prompt or a batch; left out where embeddings are given */
   prompt?: string | string[] | undefined
@@ -29,7 +30,7 @@ export interface PromptOptions {
   promptEmbedsQwen?: Tensor | undefined
   /** CLIP's pooled states [n, width] */
   promptEmbedsClip?: Tensor | undefined
-  /** [n + 1]: where each row's tokens begin if they are laid end to end; default: rows have no padding */
+  /** [n + 1], where each row's tokens begin if they are laid end to end; default: rows have no padding */
   promptCuSeqlens?: Tensor | undefined
   /** likewise; one row for all or one each. Default: what `negativePrompt` says */
   negativePromptEmbedsQwen?: Tensor | undefined

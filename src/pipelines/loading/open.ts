@@ -6,6 +6,7 @@ import type { Checkpoint, PipelineFiles, Side } from '../../checkpoint/pipeline-
 import { KandinskyError } from '../../errors.js'
 import { connectedPrior, resolveSource } from '../../hub/resolve.js'
 
+/** How far downloading or loading is. */
 export interface LoadProgress {
   type: 'download' | 'load'
   /** file being downloaded, or network being loaded */
@@ -29,6 +30,7 @@ export interface SourceOptions {
   token?: string | undefined
   /** aborts downloading and loading */
   signal?: AbortSignal | undefined
+  /** called while files are downloaded and networks loaded */
   onProgress?: ((progress: LoadProgress) => void) | undefined
 }
 
