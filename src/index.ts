@@ -35,6 +35,8 @@ export type { PretrainedOptions } from './pipelines/loading/parts.js'
 export { type RecipeOptions, recipeOptions, recipeScheduler } from './pipelines/recipe-options.js'
 export type { OutputType } from './pipelines/sampling/autoencoder.js'
 export type { DecodingOptions, ImageResult } from './pipelines/sampling/decoding.js'
+export type { Forecast, ForecastOption } from './pipelines/sampling/forecast.js'
+export type { GuidanceInterval } from './pipelines/sampling/guidance.js'
 export {
   DDIMScheduler,
   DDPMScheduler,

@@ -52,6 +52,9 @@ export function withRecipe(invocation: Invocation, recipe: Recipe): Pick<Invocat
     const value = recipe[name]
     if (typeof value === 'number' || typeof value === 'string') known[flag] = String(value)
   }
+  const { guidanceInterval, forecast } = recipe as { guidanceInterval?: number[]; forecast?: Record<string, number> }
+  if (Array.isArray(guidanceInterval)) known['guidance-interval'] = guidanceInterval.join(',')
+  if (forecast) known.forecast = [forecast.interval, forecast.warmup, forecast.order].join(',')
   if (values.image === undefined) delete known.strength
   if (process.env.KANDINSKY_MODEL === undefined && recipe.model !== undefined) known.model = recipe.model
   const hasPrompt = positionals.length > 0 || values.prompts !== undefined || values.mix !== undefined

@@ -11,6 +11,8 @@ import { type Task, type TaskOptions, taskFor } from '../pipelines/families.js'
 import { CombinedPipeline } from '../pipelines/kandinsky2/combined.js'
 import type { PretrainedOptions } from '../pipelines/loading/parts.js'
 import { recipeScheduler } from '../pipelines/recipe-options.js'
+import type { ForecastOption } from '../pipelines/sampling/forecast.js'
+import type { GuidanceInterval } from '../pipelines/sampling/guidance.js'
 import { Generator } from '../random.js'
 import { schedulerByName, schedulerShortNames } from '../schedulers/registry.js'
 import { demoNotes } from './demo.js'
@@ -19,6 +21,7 @@ import { isPicture, type Mix, parseMix, resolveMix } from './mix.js'
 import {
   type CliOption,
   type Invocation,
+  numberList,
   numberOption,
   seedOption,
   shared,
@@ -125,6 +128,19 @@ export const options: Record<string, CliOption> = {
     api: 'guidanceScale',
     value: 'G',
     description: "guidance scale (default: the model's own, else 4, Kandinsky 3: 3)",
+  },
+  'guidance-interval': {
+    type: 'string',
+    api: 'guidanceInterval',
+    value: 'FROM,TO',
+    description: 'the part of the run that is guided, e.g. 0,0.6; the other steps take half the time (default: 0,1)',
+  },
+  forecast: {
+    type: 'string',
+    api: 'forecast',
+    value: 'PRESET',
+    completion: ['balanced', 'fast'],
+    description: 'compute only some steps and forecast the others: balanced, fast, or INTERVAL,WARMUP,ORDER',
   },
   width: {
     type: 'string',
@@ -305,6 +321,24 @@ async function estimateDepth(picture: Inputs['hint'], source: string, loading: P
 
 const positive = { integer: true, min: 1 }
 
+function intervalOption(values: Invocation['values']): GuidanceInterval | undefined {
+  const parts = numberList(values, 'guidance-interval')
+  if (parts === undefined) return undefined
+  const [from, to, ...rest] = parts
+  if (from === undefined || to === undefined || rest.length > 0)
+    throw new UsageError(`expected two numbers such as 0,0.6 for --guidance-interval but received ${parts.join(',')}`)
+  return [from, to]
+}
+
+function forecastOption(values: Invocation['values']): ForecastOption | undefined {
+  const text = textOption(values, 'forecast')
+  if (text === undefined || text === 'balanced' || text === 'fast') return text
+  const [interval, warmup, order, ...rest] = numberList(values, 'forecast') ?? []
+  if (interval === undefined || rest.length > 0)
+    throw new UsageError(`expected balanced, fast or INTERVAL,WARMUP,ORDER for --forecast but received ${text}`)
+  return { interval, warmup, order }
+}
+
 function samplingOptions(values: Invocation['values']) {
   const previewFile = textOption(values, 'preview')
   return {
@@ -314,6 +348,8 @@ function samplingOptions(values: Invocation['values']) {
     priorGuidanceScale: numberOption(values, 'prior-guidance'),
     numInferenceSteps: numberOption(values, 'steps', positive),
     guidanceScale: numberOption(values, 'guidance'),
+    guidanceInterval: intervalOption(values),
+    forecast: forecastOption(values),
     width: numberOption(values, 'width', positive),
     height: numberOption(values, 'height', positive),
     preview: previewFile !== undefined,

@@ -129,6 +129,15 @@ export function seedOption(values: Invocation['values'], name: string): number |
   return Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text)
 }
 
+/** Numbers with commas between them. */
+export function numberList(values: Invocation['values'], name: string): number[] | undefined {
+  const text = textOption(values, name)
+  const numbers = text?.split(',').map((part) => (part.trim() === '' ? Number.NaN : Number(part)))
+  if (numbers?.every(Number.isFinite) === false)
+    throw new UsageError(`expected numbers with commas between them for --${name} but received ${text}`)
+  return numbers
+}
+
 export function textOption(values: Invocation['values'], name: string): string | undefined {
   const value = values[name]
   return typeof value === 'string' ? value : undefined

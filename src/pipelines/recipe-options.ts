@@ -25,8 +25,8 @@ export interface RecipeOptions {
 }
 
 const plainNames = [
-  ...['prompt', 'negativePrompt', 'numInferenceSteps', 'guidanceScale', 'priorNumInferenceSteps'],
-  ...['priorGuidanceScale', 'width', 'height', 'strength'],
+  ...['prompt', 'negativePrompt', 'numInferenceSteps', 'guidanceScale', 'guidanceInterval', 'forecast'],
+  ...['priorNumInferenceSteps', 'priorGuidanceScale', 'width', 'height', 'strength'],
 ]
 
 /**

@@ -87,6 +87,10 @@ export class FlowMatchEulerDiscreteScheduler
     }
   }
 
+  protected override get predicts(): 'flow' {
+    return 'flow'
+  }
+
   protected override mixtureAt(timestep: number): Mixture {
     const noise = this.#sigmas[this.indexOf(timestep)]!
     return { signal: Math.fround(1 - noise), noise }

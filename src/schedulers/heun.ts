@@ -46,6 +46,10 @@ export class HeunDiscreteScheduler extends KarrasScheduler<HeunDiscreteScheduler
     checkSigmaConfig(config)
   }
 
+  override get canForecast(): boolean {
+    return false
+  }
+
   setTimesteps(numInferenceSteps: number): void {
     const timesteps = fractionalTimesteps(this.config, numInferenceSteps)
     const sigmas = timesteps.map((timestep) => sigmaAt(timestep, this.trainSigmas))

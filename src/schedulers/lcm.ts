@@ -51,6 +51,10 @@ export class LCMScheduler extends DiscreteScheduler<LCMSchedulerConfig> implemen
   }
 
   /** @throws KandinskyError `INVALID_ARGUMENT` unless it is an integer from 1 to `original_inference_steps` */
+  override get canForecast(): boolean {
+    return false
+  }
+
   setTimesteps(numInferenceSteps: number): void {
     const { original_inference_steps: original, num_train_timesteps: total } = this.config
     checkStepCount(numInferenceSteps, original)

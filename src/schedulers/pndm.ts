@@ -60,6 +60,10 @@ export class PNDMScheduler extends DiscreteScheduler<PNDMSchedulerConfig> implem
   static readonly fromConfig = fromConfigOf<PNDMScheduler, PNDMSchedulerConfig>(() => PNDMScheduler)
 
   /** @throws KandinskyError `INVALID_ARGUMENT` also for less than four steps without `skip_prk_steps` */
+  override get canForecast(): boolean {
+    return false
+  }
+
   setTimesteps(numInferenceSteps: number): void {
     const { skip_prk_steps, num_train_timesteps } = this.config
     const spaced = spacedTimesteps(this.config, numInferenceSteps)

@@ -44,6 +44,8 @@ export interface Scheduler {
   readonly initNoiseSigma: number
   /** whether `step` expects a model output with variance channels after the sample's channels */
   readonly learnsVariance: boolean
+  /** whether the model's calls, one a step, follow a path smooth enough to forecast some from others */
+  readonly canForecast: boolean
   /** @throws KandinskyError `INVALID_ARGUMENT` unless it is an integer from 1 to `num_train_timesteps` */
   setTimesteps(numInferenceSteps: number): void
   /** Where a run begins that leaves out its first `steps` steps: an index into `timesteps`; valid after `setTimesteps`. */
@@ -73,9 +75,16 @@ export interface Scheduler {
    *   of the run
    */
   addNoise(original: Tensor, noise: Tensor, timesteps: readonly number[]): Tensor
+  /** The clean sample that `prediction` (without variance channels) implies for `sample`, before any limits. */
+  originalOf(prediction: Tensor, timestep: number, sample: Tensor): Tensor
+  /** The prediction that implies this clean sample: the inverse of `originalOf`. */
+  predictionOf(original: Tensor, timestep: number, sample: Tensor): Tensor
   /** A scheduler of the same config without any state. */
   clone(): Scheduler
 }
+
+/** What a network's output can mean; `flow` is from the clean sample to the noise. */
+type Prediction = 'epsilon' | 'sample' | 'v_prediction' | 'flow'
 
 /** Weights of clean signal and noise in a sample. */
 export interface Mixture {
@@ -160,6 +169,47 @@ export abstract class DiscreteScheduler<C extends { readonly num_train_timesteps
 
   get learnsVariance(): boolean {
     return false
+  }
+
+  get canForecast(): boolean {
+    return true
+  }
+
+  originalOf(prediction: Tensor, timestep: number, sample: Tensor): Tensor {
+    const [ofSample, ofPrediction] = this.#originalFactors(timestep)
+    return new Tensor(
+      sample.data.map((x, i) => ofSample * x + ofPrediction * prediction.data[i]!),
+      sample.shape,
+    )
+  }
+
+  predictionOf(original: Tensor, timestep: number, sample: Tensor): Tensor {
+    const [ofSample, ofPrediction] = this.#originalFactors(timestep)
+    return new Tensor(
+      sample.data.map((x, i) => (original.data[i]! - ofSample * x) / ofPrediction),
+      sample.shape,
+    )
+  }
+
+  /** original = first * sample + second * prediction, for sample = signal * original + noise * epsilon. */
+  #originalFactors(timestep: number): readonly [number, number] {
+    const { signal, noise } = this.mixtureAt(timestep)
+    const power = signal * signal + noise * noise
+    switch (this.predicts) {
+      case 'epsilon':
+        return [1 / signal, -noise / signal]
+      case 'sample':
+        return [0, 1]
+      case 'v_prediction':
+        return [signal / power, -noise / Math.sqrt(power)]
+      case 'flow': // epsilon - original
+        return [1, -noise]
+    }
+  }
+
+  /** What the network's output means. */
+  protected get predicts(): Prediction {
+    return (this.config as { prediction_type?: Prediction }).prediction_type ?? 'epsilon'
   }
 
   firstCall(steps: number): number {

@@ -155,7 +155,7 @@ test('LCM: a network that knows the end of the flow needs one step', () => {
 /** Predicts the noise of the known distribution and notes the timesteps it was asked at. */
 function gaussian(scheduler) {
   const asked = []
-  const predict = async (latents, timestep) => {
+  const predict = async (latents, { timestep }) => {
     asked.push(timestep)
     return expectedNoise(latents, mixtureAt(scheduler, timestep))
   }

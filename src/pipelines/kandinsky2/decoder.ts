@@ -21,6 +21,7 @@ import {
   type ImageResult,
   type ImagesOf,
 } from '../sampling/decoding.js'
+import { forecasting } from '../sampling/forecast.js'
 import { guided, guideNoise, isGuided } from '../sampling/guidance.js'
 import { SamplingPipeline } from '../sampling/pipeline.js'
 import { previewer } from '../sampling/preview.js'
@@ -164,29 +165,35 @@ export abstract class DecoderPipeline<
 
   /** The guided UNet. */
   #predict(
-    { scheduler, guidanceScale, latentShape, signal }: DecoderJob,
+    job: DecoderJob,
     inputs: { positive: UNetConditioning; negative: UNetConditioning; extraChannels?: Tensor | undefined },
   ): Predict {
     const { unet } = this.components
+    const { scheduler, guidanceScale, forecast, latentShape, signal } = job
     const channels = latentShape[1]!
-    const batched = isGuided(guidanceScale)
-      ? (tensor: Tensor, negative = tensor) => concatRows([negative, tensor])
-      : (tensor: Tensor) => tensor
+    const model =
+      (conditioning: UNetConditioning, extraChannels: Tensor | undefined): Predict =>
+      async (latents, { timestep }) => {
+        const sample = extraChannels ? concatChannels([latents, extraChannels]) : latents
+        const output = await unet.run(
+          'forward',
+          { ...conditioning, sample, timestep: Tensor.scalar(timestep) },
+          { signal },
+        )
+        return keepVariance(output.sample, channels, scheduler.learnsVariance)
+      }
+    const { positive, extraChannels } = inputs
     const negative = inputs.negative as Record<string, Tensor>
-    const conditioning: UNetConditioning = Object.fromEntries(
-      Object.entries(inputs.positive).map(([name, tensor]) => [name, batched(tensor, negative[name])]),
-    )
-    const extraChannels = inputs.extraChannels && batched(inputs.extraChannels)
-    const model: Predict = async (latents, timestep) => {
-      const sample = extraChannels ? concatChannels([latents, extraChannels]) : latents
-      const output = await unet.run(
-        'forward',
-        { ...conditioning, sample, timestep: Tensor.scalar(timestep) },
-        { signal },
-      )
-      return keepVariance(output.sample, channels, scheduler.learnsVariance)
+    const batched = (tensor: Tensor, negative = tensor) => concatRows([negative, tensor])
+    const both = () =>
+      Object.fromEntries(Object.entries(positive).map(([name, tensor]) => [name, batched(tensor, negative[name])]))
+    const alone = model(positive, extraChannels)
+    const models = {
+      alone,
+      both: isGuided(guidanceScale) ? model(both(), extraChannels && batched(extraChannels)) : alone,
     }
-    return guided(guidanceScale, model, (batch) => guideNoise(batch, channels, guidanceScale))
+    const predict = guided(job, models, (batch) => guideNoise(batch, channels, guidanceScale))
+    return forecasting(forecast, scheduler, predict)
   }
 
   #joinEmbeds(options: Options & Embeds): JoinedEmbeds {

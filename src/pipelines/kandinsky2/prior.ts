@@ -155,11 +155,11 @@ export abstract class PriorPipeline<Options extends PriorCallOptions> extends Sa
     const { prior } = this.components
     const { negatives, rows, scheduler, generator, guidanceScale, signal } = job
     const text = await this.#encodeTexts(job)
-    const model: Predict = async (hidden_states, timestep) => {
+    const model: Predict = async (hidden_states, { timestep }) => {
       const inputs = { ...text, hidden_states, timestep: Tensor.scalar(timestep) }
       return (await prior.run('forward', inputs, { signal })).predicted_image_embedding
     }
-    const predict = guided(guidanceScale, model)
+    const predict = guided({ guidanceScale }, { both: model, alone: model })
     const start = await job.begin()
     const embeds = await sample({
       ...{ stage: 'prior', scheduler, predict, generator, namesNextTimestep: true },

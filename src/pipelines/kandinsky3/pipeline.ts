@@ -18,6 +18,7 @@ import {
   type ImageResult,
   type ImagesOf,
 } from '../sampling/decoding.js'
+import { forecasting } from '../sampling/forecast.js'
 import { guideBeyond, guided, isGuided } from '../sampling/guidance.js'
 import { SamplingPipeline } from '../sampling/pipeline.js'
 import { previewer } from '../sampling/preview.js'
@@ -101,15 +102,19 @@ export abstract class Kandinsky3Base<
     const { scheduler, generator, guidanceScale, signal, outputType, count, prompts } = job
     const withGuidance = isGuided(guidanceScale)
     const encoded = await encodePrompts(this.components, prompts, withGuidance, signal)
-    const text = textConditioning(encoded, count, withGuidance)
-    const model: Predict = async (latents, timestep) => {
-      const inputs = { ...text, sample: latents, timestep: Tensor.scalar(timestep) }
-      return (await unet.run('forward', inputs, { signal })).sample
+    const model = (text: ReturnType<typeof textConditioning>): Predict => {
+      return async (latents, { timestep }) => {
+        const inputs = { ...text, sample: latents, timestep: Tensor.scalar(timestep) }
+        return (await unet.run('forward', inputs, { signal })).sample
+      }
     }
-    const predict = guided(guidanceScale, model, (batch) => guideBeyond(batch, guidanceScale))
+    const alone = model(textConditioning(encoded, count, false))
+    const models = { alone, both: withGuidance ? model(textConditioning(encoded, count, true)) : alone }
+    const predict = guided(job, models, (batch) => guideBeyond(batch, guidanceScale))
     const start = await job.begin()
     const latents = await sample({
-      ...{ stage: 'decoder', scheduler, predict, generator },
+      ...{ stage: 'decoder', scheduler, generator },
+      predict: forecasting(job.forecast, scheduler, predict),
       ...start,
       ...checkCallOptions(job),
       preview: job.preview ? await previewer(movq) : undefined,

@@ -25,7 +25,8 @@ import {
   type ImageResult,
   type ImagesOf,
 } from '../sampling/decoding.js'
-import { guide, isGuided } from '../sampling/guidance.js'
+import { forecasting } from '../sampling/forecast.js'
+import { guide, isGuided, isWithin } from '../sampling/guidance.js'
 import { type LatentsOption, noiseStart } from '../sampling/noise-start.js'
 import { SamplingPipeline } from '../sampling/pipeline.js'
 import { type Predict, type Start, sample } from '../sampling/sample.js'
@@ -160,7 +161,9 @@ export class Kandinsky5T2IPipeline extends SamplingPipeline<Kandinsky5Components
     const { scheduler, generator, guidanceScale, signal, outputType, count, prompts } = job
     const texts = await encodePrompts(this.components, prompts, isGuided(guidanceScale), signal)
     // One row at a time: texts of different lengths cannot share a call.
-    const predict: Predict = async (latents, timestep) => {
+    const predict: Predict = async (latents, moment) => {
+      const { timestep } = moment
+      const isGuidedNow = isWithin(job.guidanceInterval, moment)
       const velocity = async (hidden_states: Tensor, text: TextCondition) => {
         const inputs = { ...text, hidden_states, timestep: Tensor.scalar(timestep) }
         return new Tensor((await transformer.run('forward', inputs, { signal })).velocity.data, hidden_states.shape)
@@ -169,13 +172,14 @@ export class Kandinsky5T2IPipeline extends SamplingPipeline<Kandinsky5Components
       for (const [i, row] of rowsOf(latents).entries()) {
         const prompt = Math.floor(i / count)
         const positive = await velocity(row, texts.positive[prompt]!)
-        const negative = texts.negative?.[prompt] ?? texts.negative?.[0]
+        const negative = isGuidedNow ? (texts.negative?.[prompt] ?? texts.negative?.[0]) : undefined
         rows.push(negative ? guide(concatRows([await velocity(row, negative), positive]), guidanceScale) : positive)
       }
       return concatRows(rows)
     }
     const latents = await sample({
-      ...{ stage: 'decoder', scheduler, predict, generator },
+      ...{ stage: 'decoder', scheduler, generator },
+      predict: forecasting(job.forecast, scheduler, predict),
       ...(await job.begin()),
       ...checkCallOptions(job),
     }).finally(() => transformer.releaseWeights())

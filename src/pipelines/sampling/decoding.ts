@@ -1,4 +1,5 @@
 // The options of every call that makes pictures, checked once.
+import { invalid } from '../../errors.js'
 import type { RawImage } from '../../images/image.js'
 import type { Recipe } from '../../images/recipe.js'
 import type { WeightType } from '../../native.js'
@@ -18,6 +19,8 @@ import {
 import { type CallOptions, callOptionNames, checkCallOptions } from '../call/progress.js'
 import { type ModelIdentity, type NoiseOrigins, originsOf } from '../call/provenance.js'
 import { type Autoencoder, latentChannels, latentSide, movqScaleFactor, type OutputType } from './autoencoder.js'
+import { checkForecast, type Forecast, type ForecastOption } from './forecast.js'
+import type { GuidanceInterval } from './guidance.js'
 
 export interface DecodingOptions extends CallOptions, NoiseOptions {
   /**
@@ -30,6 +33,16 @@ export interface DecodingOptions extends CallOptions, NoiseOptions {
   numInferenceSteps?: number | undefined
   /** classifier-free guidance, off up to 1; default 4 */
   guidanceScale?: number | undefined
+  /**
+   * the part of the run that is guided, as two fractions of its steps; default [0, 1]. Elsewhere only the conditional half
+   * is computed, which takes half the time
+   */
+  guidanceInterval?: GuidanceInterval | undefined
+  /**
+   * compute the network only at some steps and forecast its prediction at the others; default: all are computed. See
+   * `Forecast`; not with Heun, PNDM, LCM and runs of less than 8 steps
+   */
+  forecast?: ForecastOption | undefined
   /** pictures per embedding, default 1 */
   numImagesPerPrompt?: number | undefined
   /** `image`: RawImage; `float`: Tensor [n, height, width, 3] in 0..1; `latent`: Tensor [n, 4, h, w]. Default `image` */
@@ -44,6 +57,8 @@ export const decodingOptionNames = [
     width: true,
     numInferenceSteps: true,
     guidanceScale: true,
+    guidanceInterval: true,
+    forecast: true,
     numImagesPerPrompt: true,
     seed: true,
     generator: true,
@@ -75,6 +90,8 @@ export interface CheckedCall extends CallOptions {
   latentShape: readonly number[]
   steps: number
   guidanceScale: number
+  guidanceInterval: GuidanceInterval
+  forecast: Required<Forecast> | undefined
   generator: RandomSource | RandomSource[]
   /** for the recipes */
   origins: NoiseOrigins
@@ -116,15 +133,25 @@ export function checkDecoding(
     ...{ embeddings, count, steps, scheduler },
     ...{ height: h * factor, width: w * factor, latentShape: [embeddings * count, latentChannels(movq), h, w] },
     guidanceScale: expectNumber('guidanceScale', options.guidanceScale ?? defaults.guidanceScale),
+    guidanceInterval: expectInterval(options.guidanceInterval ?? [0, 1]),
+    forecast: checkForecast(options.forecast, scheduler),
     ...{ generator, origins: originsOf(generator) },
     outputType: expectOneOf('outputType', options.outputType ?? 'image', ['image', 'float', 'latent']),
     preview: expectBoolean('preview', options.preview ?? false),
   }
 }
 
+function expectInterval(value: unknown): GuidanceInterval {
+  const [from, to] = Array.isArray(value) && value.length === 2 ? (value as unknown[]) : []
+  const isFraction = (part: unknown): part is number => typeof part === 'number' && part >= 0 && part <= 1
+  if (!isFraction(from) || !isFraction(to) || from > to)
+    throw invalid('guidanceInterval', '[from, to] with 0 <= from <= to <= 1', value)
+  return [from, to]
+}
+
 /** What a call says of every picture that it makes. */
 export function decodingRecipe(
-  { scheduler, steps, guidanceScale }: CheckedCall,
+  { scheduler, steps, guidanceScale, guidanceInterval, forecast }: CheckedCall,
   unet: { device: string; weights: WeightType | undefined },
   model: ModelIdentity | undefined,
 ): Recipe {
@@ -133,6 +160,8 @@ export function decodingRecipe(
     schedulerConfig: JSON.parse(JSON.stringify(scheduler.config)), // without what tells given values from defaults
     numInferenceSteps: steps,
     guidanceScale,
+    ...((guidanceInterval[0] > 0 || guidanceInterval[1] < 1) && { guidanceInterval: [...guidanceInterval] }),
+    ...(forecast && { forecast: { ...forecast } }),
     ...{ model: model?.name, modelHash: model?.hash, weights: unet.weights, device: unet.device },
   }
 }

@@ -6,8 +6,18 @@ import type { Scheduler } from '../../schedulers/scheduler.js'
 import type { Tensor } from '../../tensor.js'
 import { type CallOptions, type StepEvent, StepReporter } from '../call/progress.js'
 
-/** What a model, guided or not, makes of a sample at a timestep: what the scheduler's `step` takes. */
-export type Predict = (sample: Tensor, timestep: number) => Promise<Tensor>
+/** Where a loop stands when it asks for a prediction. */
+export interface Moment {
+  timestep: number
+  /** of the loop's calls of the model, from 0 on, and how many there are in all */
+  index: number
+  count: number
+  /** the sample as the scheduler has it, before `scaleModelInput` */
+  latents: Tensor
+}
+
+/** What a model, guided or not, makes of a sample: what the scheduler's `step` takes. */
+export type Predict = (sample: Tensor, moment: Moment) => Promise<Tensor>
 
 /** Where a run begins. */
 export interface Start {
@@ -42,7 +52,8 @@ export async function sample(options: SampleOptions): Promise<Tensor> {
   let latents = options.latents
   for (const [index, timestep] of timesteps.entries()) {
     reporter.check()
-    const prediction = await predict(scheduler.scaleModelInput(latents, timestep), timestep)
+    const moment = { timestep, index, count: timesteps.length, latents }
+    const prediction = await predict(scheduler.scaleModelInput(latents, timestep), moment)
     const prevTimestep = namesNextTimestep ? timesteps[index + 1] : undefined
     const step = scheduler.step(prediction, timestep, latents, { generator, prevTimestep })
     latents = afterStep?.(step.prevSample, index) ?? step.prevSample
