@@ -36,9 +36,14 @@ export async function recipeFrom(file: string | undefined): Promise<Recipe | und
  */
 export function withRecipe(invocation: Invocation, recipe: Recipe): Pick<Invocation, 'values' | 'positionals'> {
   const { values, positionals } = invocation
-  for (const [flag, name] of Object.entries(pictureFlags))
-    if (recipe[name] !== undefined && values[flag] === undefined && values.mix === undefined)
+  // With --outpaint mask and size follow from the picture.
+  const outpaint = values.mask === undefined ? recipe.outpaint : undefined
+  for (const [flag, name] of Object.entries(pictureFlags)) {
+    const isKnown =
+      values[flag] !== undefined || values.mix !== undefined || (flag === 'mask' && outpaint !== undefined)
+    if (recipe[name] !== undefined && !isKnown)
       throw new UsageError(`--from: the picture was made with --${flag}; name that picture again`)
+  }
   if (values.seed === undefined && recipe.seed === undefined)
     throw new UsageError(
       '--from: the picture has no seed of its own, as it was made from a generator; choose one with --seed',
@@ -56,6 +61,8 @@ export function withRecipe(invocation: Invocation, recipe: Recipe): Pick<Invocat
   if (Array.isArray(guidanceInterval)) known['guidance-interval'] = guidanceInterval.join(',')
   if (forecast) known.forecast = [forecast.interval, forecast.warmup, forecast.order].join(',')
   if (values.image === undefined) delete known.strength
+  if (outpaint !== undefined && values.image !== undefined) known.outpaint = String(outpaint)
+  if ((known.outpaint ?? values.outpaint) !== undefined) for (const flag of ['width', 'height']) delete known[flag]
   if (process.env.KANDINSKY_MODEL === undefined && recipe.model !== undefined) known.model = recipe.model
   const hasPrompt = positionals.length > 0 || values.prompts !== undefined || values.mix !== undefined
   if (!hasPrompt && recipe.mix !== undefined) known.mix = mixFlags(recipe.mix)

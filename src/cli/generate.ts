@@ -10,6 +10,7 @@ import { DepthEstimator } from '../pipelines/depth-estimator.js'
 import { type Task, type TaskOptions, taskFor } from '../pipelines/families.js'
 import { CombinedPipeline } from '../pipelines/kandinsky2/combined.js'
 import type { PretrainedOptions } from '../pipelines/loading/parts.js'
+import { outpaint } from '../pipelines/outpaint.js'
 import { recipeScheduler } from '../pipelines/recipe-options.js'
 import type { ForecastOption } from '../pipelines/sampling/forecast.js'
 import type { GuidanceInterval } from '../pipelines/sampling/guidance.js'
@@ -29,6 +30,7 @@ import {
   UsageError,
   weightTypeOption,
 } from './options.js'
+import { parseRoom } from './outpaint.js'
 import { Outputs } from './outputs.js'
 import { expectPicture, prepareOutput } from './plan.js'
 import { expectNoPrompt, readPrompts } from './prompts.js'
@@ -85,6 +87,11 @@ export const options: Record<string, CliOption> = {
     value: 'FILE',
     completion: 'file',
     description: 'with --image: repaint what is WHITE in this picture, keep the rest',
+  },
+  outpaint: {
+    type: 'string',
+    value: 'SIDES',
+    description: 'with --image: paint so many pixels around it, e.g. left=128,right=64, or 128 for every side',
   },
   hint: {
     type: 'string',
@@ -224,8 +231,14 @@ export async function run(invocation: Invocation): Promise<void> {
   const seed = seedOption(values, 'seed') ?? new Generator().seed
   const prompts = mix ? await expectNoPrompt(values, positionals) : await readPrompts(values, positionals, signal)
   const outputs = new Outputs(values, prompts.length * (settings.numImagesPerPrompt ?? 1))
+  const room = parseRoom(values)
   await checkFiles(values, mix)
   await outputs.prepare()
+  if (room) {
+    const { image, maskImage, ...canvas } = await outpaint({ image: inputs.image!, ...room, signal })
+    Object.assign(inputs, { image, maskImage })
+    Object.assign(settings, canvas)
+  }
   using bar = new ProgressBar({ json, quiet })
   const model = textOption(values, 'model') ?? (process.env.KANDINSKY_MODEL || demoModel(inputs, bar))
   for (const note of demoNotes(model, values, prompts, mix)) bar.note(note)
@@ -246,8 +259,9 @@ export async function run(invocation: Invocation): Promise<void> {
       ...settings,
       ...size,
     } as unknown as TaskOptions[Task])) as { images: RawImage[] }
-    // The mix as it was typed: pictures by their names.
-    if (mix) for (const image of images) image.recipe = { ...image.recipe, mix }
+    // As it was typed, pictures by their names.
+    const { outpaint } = values
+    for (const image of images) image.recipe = { ...image.recipe, ...(mix && { mix }), ...(room && { outpaint }) }
     bar.end()
     if (recipe) for (const note of differences(recipe, images[0]!.recipe!)) bar.note(note)
     const files: string[] = []
@@ -289,7 +303,7 @@ async function loadPipeline(model: string, inputs: Inputs, { values, signal }: I
 
 interface Inputs {
   image?: string | RawImage
-  maskImage?: string
+  maskImage?: string | RawImage
   hint?: string | RawImage
   strength?: number
 }
