@@ -38,6 +38,7 @@ export type { OutputType } from './pipelines/sampling/autoencoder.js'
 export type { DecodingOptions, ImageResult } from './pipelines/sampling/decoding.js'
 export type { Forecast, ForecastOption } from './pipelines/sampling/forecast.js'
 export type { GuidanceInterval } from './pipelines/sampling/guidance.js'
+export type { HiresFix, HiresFixOption } from './pipelines/sampling/hires-fix.js'
 export {
   DDIMScheduler,
   DDPMScheduler,

@@ -60,6 +60,11 @@ export function withRecipe(invocation: Invocation, recipe: Recipe): Pick<Invocat
   const { guidanceInterval, forecast } = recipe as { guidanceInterval?: number[]; forecast?: Record<string, number> }
   if (Array.isArray(guidanceInterval)) known['guidance-interval'] = guidanceInterval.join(',')
   if (forecast) known.forecast = [forecast.interval, forecast.warmup, forecast.order].join(',')
+  const { hiresFix } = recipe as { hiresFix?: { scale: number; strength: number } }
+  if (hiresFix) {
+    known['hires-scale'] = String(hiresFix.scale)
+    known['hires-strength'] = String(hiresFix.strength)
+  }
   if (values.image === undefined) delete known.strength
   if (outpaint !== undefined && values.image !== undefined) known.outpaint = String(outpaint)
   if ((known.outpaint ?? values.outpaint) !== undefined) for (const flag of ['width', 'height']) delete known[flag]

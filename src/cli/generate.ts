@@ -12,8 +12,6 @@ import { CombinedPipeline } from '../pipelines/kandinsky2/combined.js'
 import type { PretrainedOptions } from '../pipelines/loading/parts.js'
 import { outpaint } from '../pipelines/outpaint.js'
 import { recipeScheduler } from '../pipelines/recipe-options.js'
-import type { ForecastOption } from '../pipelines/sampling/forecast.js'
-import type { GuidanceInterval } from '../pipelines/sampling/guidance.js'
 import { Generator } from '../random.js'
 import { schedulerByName, schedulerShortNames } from '../schedulers/registry.js'
 import { demoNotes } from './demo.js'
@@ -22,7 +20,6 @@ import { isPicture, type Mix, parseMix, resolveMix } from './mix.js'
 import {
   type CliOption,
   type Invocation,
-  numberList,
   numberOption,
   seedOption,
   shared,
@@ -34,6 +31,7 @@ import { parseRoom } from './outpaint.js'
 import { Outputs } from './outputs.js'
 import { expectPicture, prepareOutput } from './plan.js'
 import { expectNoPrompt, readPrompts } from './prompts.js'
+import { positive, samplingOptions } from './sampling-options.js'
 import { formatDuration, formatShare, ProgressBar, say } from './terminal.js'
 
 export const summary = 'make pictures from texts and pictures'
@@ -156,6 +154,18 @@ export const options: Record<string, CliOption> = {
       "pixels, rounded up to a multiple of 64 (default: the model's own, else 512, Kandinsky 3: 1024; with --image its proportions)",
   },
   height: { type: 'string', value: 'H', description: 'the same' },
+  'hires-scale': {
+    type: 'string',
+    api: 'hiresFix.scale',
+    value: 'N',
+    description: 'make the picture N times smaller first, enlarge it and go over it at full size, e.g. 2',
+  },
+  'hires-strength': {
+    type: 'string',
+    api: 'hiresFix.strength',
+    value: 'S',
+    description: 'with --hires-scale: how far to go from the enlarged picture, 0 to 1 (default: 0.3)',
+  },
   count: { type: 'string', api: 'numImagesPerPrompt', value: 'N', description: 'pictures to make (default: 1)' },
   scheduler: {
     type: 'string',
@@ -227,7 +237,7 @@ export async function run(invocation: Invocation): Promise<void> {
   if (schedulerName !== undefined) schedulerByName(schedulerName, {})
   const recipesScheduler =
     schedulerName === undefined && recipe?.schedulerConfig ? await recipeScheduler(recipe) : undefined
-  const settings = samplingOptions(values)
+  const settings = { ...samplingOptions(values), ...previewOptions(values) }
   const seed = seedOption(values, 'seed') ?? new Generator().seed
   const prompts = mix ? await expectNoPrompt(values, positionals) : await readPrompts(values, positionals, signal)
   const outputs = new Outputs(values, prompts.length * (settings.numImagesPerPrompt ?? 1))
@@ -333,42 +343,13 @@ async function estimateDepth(picture: Inputs['hint'], source: string, loading: P
   return (await estimator.estimate(picture, { signal: loading.signal })).depth
 }
 
-const positive = { integer: true, min: 1 }
-
-function intervalOption(values: Invocation['values']): GuidanceInterval | undefined {
-  const parts = numberList(values, 'guidance-interval')
-  if (parts === undefined) return undefined
-  const [from, to, ...rest] = parts
-  if (from === undefined || to === undefined || rest.length > 0)
-    throw new UsageError(`expected two numbers such as 0,0.6 for --guidance-interval but received ${parts.join(',')}`)
-  return [from, to]
-}
-
-function forecastOption(values: Invocation['values']): ForecastOption | undefined {
-  const text = textOption(values, 'forecast')
-  if (text === undefined || text === 'balanced' || text === 'fast') return text
-  const [interval, warmup, order, ...rest] = numberList(values, 'forecast') ?? []
-  if (interval === undefined || rest.length > 0)
-    throw new UsageError(`expected balanced, fast or INTERVAL,WARMUP,ORDER for --forecast but received ${text}`)
-  return { interval, warmup, order }
-}
-
-function samplingOptions(values: Invocation['values']) {
-  const previewFile = textOption(values, 'preview')
+/** A picture of the state so far after every step, where one is asked for. */
+function previewOptions(values: Invocation['values']) {
+  const file = textOption(values, 'preview')
   return {
-    negativePrompt: textOption(values, 'negative'),
-    numImagesPerPrompt: numberOption(values, 'count', positive),
-    priorNumInferenceSteps: numberOption(values, 'prior-steps', positive),
-    priorGuidanceScale: numberOption(values, 'prior-guidance'),
-    numInferenceSteps: numberOption(values, 'steps', positive),
-    guidanceScale: numberOption(values, 'guidance'),
-    guidanceInterval: intervalOption(values),
-    forecast: forecastOption(values),
-    width: numberOption(values, 'width', positive),
-    height: numberOption(values, 'height', positive),
-    preview: previewFile !== undefined,
+    preview: file !== undefined,
     callbackOnStepEnd: async ({ preview }: StepEvent) => {
-      if (previewFile !== undefined && preview) await savePreview(preview, previewFile)
+      if (file !== undefined && preview) await savePreview(preview, file)
     },
   }
 }

@@ -72,6 +72,7 @@ function toJson(recipe: Recipe): string {
 /** Prompt, negative prompt and one line of `Name: value` pairs, each where known. */
 export function formatParameters(recipe: Recipe): string {
   const { prompt, negativePrompt, width, height } = recipe
+  const hires = recipe.hiresFix as { scale: number; strength: number } | undefined
   const seed = recipe.seed ?? (recipe.generator as Recipe | undefined)?.seed
   const values = {
     Steps: recipe.numInferenceSteps,
@@ -79,7 +80,8 @@ export function formatParameters(recipe: Recipe): string {
     'CFG scale': recipe.guidanceScale,
     Seed: seed,
     Size: width === undefined || height === undefined ? undefined : `${width}x${height}`,
-    'Denoising strength': recipe.strength,
+    'Denoising strength': recipe.strength ?? hires?.strength,
+    'Hires upscale': hires?.scale,
     Model: recipe.model,
     'Model hash': recipe.modelHash,
     Version: recipe.version,

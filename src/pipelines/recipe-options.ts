@@ -25,7 +25,7 @@ export interface RecipeOptions {
 }
 
 const plainNames = [
-  ...['prompt', 'negativePrompt', 'numInferenceSteps', 'guidanceScale', 'guidanceInterval', 'forecast'],
+  ...['prompt', 'negativePrompt', 'numInferenceSteps', 'guidanceScale', 'guidanceInterval', 'forecast', 'hiresFix'],
   ...['priorNumInferenceSteps', 'priorGuidanceScale', 'width', 'height', 'strength'],
 ]
 

@@ -56,6 +56,14 @@ export function checkCallOptions({ signal, onStep, callbackOnStepEnd }: CallOpti
   return { signal, onStep, callbackOnStepEnd }
 }
 
+/** Steps of other loops in the same stage, which events count with a loop's own. */
+export interface StepsBeside {
+  before: number
+  after: number
+  /** of a later step, when one of the loop's own costs 1 */
+  cost: number
+}
+
 /** Reports the steps of one loop; checks the signal before and after each. */
 export class StepReporter {
   readonly #started = performance.now()
@@ -64,6 +72,7 @@ export class StepReporter {
     private readonly stage: StepEvent['stage'],
     private readonly steps: number,
     private readonly options: CallOptions,
+    private readonly beside: StepsBeside = { before: 0, after: 0, cost: 0 },
   ) {}
 
   check(): void {
@@ -73,14 +82,15 @@ export class StepReporter {
   /** @returns the latents to go on with: those given, or the ones that the callback put in their place */
   async report(index: number, timestep: number, latents: Tensor, preview?: RawImage[]): Promise<Tensor> {
     const { onStep, callbackOnStepEnd } = this.options
+    const { before, after, cost } = this.beside
     const perStep = (performance.now() - this.#started) / (index + 1)
     const event: StepEvent = {
       type: 'step',
       stage: this.stage,
-      step: index + 1,
-      steps: this.steps,
+      step: before + index + 1,
+      steps: before + this.steps + after,
       timestep,
-      etaMs: Math.round(perStep * (this.steps - index - 1)),
+      etaMs: Math.round(perStep * (this.steps - index - 1 + after * cost)),
       latents,
       ...(preview && { preview }),
     }

@@ -23,6 +23,7 @@ import {
 } from '../sampling/decoding.js'
 import { forecasting } from '../sampling/forecast.js'
 import { guided, guideNoise, isGuided } from '../sampling/guidance.js'
+import { inRuns, type Runs } from '../sampling/hires-fix.js'
 import { SamplingPipeline } from '../sampling/pipeline.js'
 import { previewer } from '../sampling/preview.js'
 import { type Predict, type Start, sample } from '../sampling/sample.js'
@@ -62,7 +63,7 @@ export interface DecoderStart extends Start {
 }
 
 /** A call whose options are checked and whose pictures are loaded; nothing is computed yet. */
-export interface DecoderJob extends CheckedCall {
+export interface DecoderJob extends CheckedCall, Runs {
   /** computes what precedes the loop, and draws its noise */
   begin(): Promise<DecoderStart>
   /** what the pipeline adds to the recipe */
@@ -126,23 +127,28 @@ export abstract class DecoderPipeline<
   /** Does what was checked; each embedding gets an equal share of the job's pictures. */
   async run(job: DecoderJob, embeds: JoinedEmbeds): Promise<RawImage[] | Tensor> {
     const { unet, movq } = this.components
-    const { scheduler, generator, signal, latentShape, outputType } = job
+    const { signal, latentShape, outputType } = job
     const perPicture = (tensor: Tensor) => repeatRows(tensor, latentShape[0]! / tensor.shape[0]!)
     const { conditioning, negativeConditioning, extraChannels, ...start } = await job.begin()
-    const predict = this.#predict(job, {
+    const inputs = {
       positive: { ...conditioning, image_embeds: perPicture(embeds.imageEmbeds) },
       negative: {
         ...negativeConditioning,
         ...(embeds.negativeImageEmbeds && { image_embeds: perPicture(embeds.negativeImageEmbeds) }),
       },
       extraChannels,
+    }
+    const preview = job.preview ? await previewer(movq) : undefined
+    const latents = await inRuns(job, start, (call, start, beside) => {
+      const { scheduler, generator } = call
+      const predict = this.#predict(call, inputs)
+      return sample({
+        ...{ stage: 'decoder', scheduler, predict, generator },
+        ...start,
+        ...checkCallOptions(job),
+        ...{ preview, beside },
+      }).finally(() => unet.releaseWeights())
     })
-    const latents = await sample({
-      ...{ stage: 'decoder', scheduler, predict, generator },
-      ...start,
-      ...checkCallOptions(job),
-      preview: job.preview ? await previewer(movq) : undefined,
-    }).finally(() => unet.releaseWeights())
     const images = await decodeImages(movq, latents, outputType, signal)
     attachRecipe(images, { ...this.#recipe(job), ...job.recipe }, job)
     return images
@@ -165,7 +171,7 @@ export abstract class DecoderPipeline<
 
   /** The guided UNet. */
   #predict(
-    job: DecoderJob,
+    job: CheckedCall,
     inputs: { positive: UNetConditioning; negative: UNetConditioning; extraChannels?: Tensor | undefined },
   ): Predict {
     const { unet } = this.components

@@ -31,7 +31,7 @@ export class KandinskyImg2ImgPipeline extends DecoderPipeline<KandinskyImg2ImgOp
   }
 }
 
-function noiseLevel(strength: number): NoiseLevel {
+export function noiseLevel(strength: number): NoiseLevel {
   const timestep = Math.max(0, Math.floor(NOISING.num_train_timesteps * strength) - 2)
   return { scheduler: DDPMScheduler.fromConfig(NOISING), timestep }
 }

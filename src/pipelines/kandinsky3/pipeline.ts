@@ -20,6 +20,7 @@ import {
 } from '../sampling/decoding.js'
 import { forecasting } from '../sampling/forecast.js'
 import { guideBeyond, guided, isGuided } from '../sampling/guidance.js'
+import { inRuns, type Runs } from '../sampling/hires-fix.js'
 import { SamplingPipeline } from '../sampling/pipeline.js'
 import { previewer } from '../sampling/preview.js'
 import { type Predict, type Start, sample } from '../sampling/sample.js'
@@ -46,7 +47,7 @@ const parts = {
 export type Kandinsky3Components = ComponentsOf<typeof parts>
 
 /** A call that is checked; nothing is computed yet. */
-export interface Kandinsky3Job extends CheckedCall {
+export interface Kandinsky3Job extends CheckedCall, Runs {
   prompts: CheckedPrompts
   /** computes what precedes the loop, and draws its noise */
   begin(): Promise<Start>
@@ -99,7 +100,7 @@ export abstract class Kandinsky3Base<
   /** Does what was checked. */
   async run(job: Kandinsky3Job): Promise<RawImage[] | Tensor> {
     const { unet, movq, identity } = this.components
-    const { scheduler, generator, guidanceScale, signal, outputType, count, prompts } = job
+    const { guidanceScale, signal, outputType, count, prompts } = job
     const withGuidance = isGuided(guidanceScale)
     const encoded = await encodePrompts(this.components, prompts, withGuidance, signal)
     const model = (text: ReturnType<typeof textConditioning>): Predict => {
@@ -112,13 +113,16 @@ export abstract class Kandinsky3Base<
     const models = { alone, both: withGuidance ? model(textConditioning(encoded, count, true)) : alone }
     const predict = guided(job, models, (batch) => guideBeyond(batch, guidanceScale))
     const start = await job.begin()
-    const latents = await sample({
-      ...{ stage: 'decoder', scheduler, generator },
-      predict: forecasting(job.forecast, scheduler, predict),
-      ...start,
-      ...checkCallOptions(job),
-      preview: job.preview ? await previewer(movq) : undefined,
-    }).finally(() => unet.releaseWeights())
+    const preview = job.preview ? await previewer(movq) : undefined
+    const latents = await inRuns(job, start, ({ scheduler, generator, forecast }, start, beside) =>
+      sample({
+        ...{ stage: 'decoder', scheduler, generator },
+        predict: forecasting(forecast, scheduler, predict),
+        ...start,
+        ...checkCallOptions(job),
+        ...{ preview, beside },
+      }).finally(() => unet.releaseWeights()),
+    )
     const images = await decodeImages(movq, latents, outputType, signal)
     const texts = prompts.prompts?.map((prompt, i) => ({
       ...{ prompt, negativePrompt: prompts.negatives?.[i] },

@@ -43,21 +43,36 @@ export async function imageStart(
   call: CheckedCall,
   noiseLevel?: (strength: number) => NoiseLevel,
 ): Promise<{ begin: () => Promise<Start>; recipe: Recipe; inputs: RecipeSources['inputs'] }> {
-  const { scheduler, count, steps, embeddings, generator, latentShape, signal } = call
-  const index = startAt(steps, strength, scheduler)
+  const { count, signal } = call
+  const start = noisedStart(call, strength, noiseLevel)
   const images = await resolveImages(image, { signal })
   expectImages(images, call, latentChannels(movq))
+  const begin = async () => start.begin(repeatRows(await imageLatents(movq, images, call), count))
+  return { begin, recipe: { strength }, inputs: { image: hashesOf(images) } }
+}
+
+/**
+ * The part of a call's steps that `strength` leaves, from latents with noise; what they are of is not known yet.
+ * @param name of the strength, for messages
+ * @throws KandinskyError `INVALID_ARGUMENT`
+ */
+export function noisedStart(
+  { scheduler, embeddings, count, steps, generator, latentShape }: CheckedCall,
+  strength: number,
+  noiseLevel?: (strength: number) => NoiseLevel,
+  name?: string,
+): { timesteps: readonly number[]; begin: (latents: Tensor) => Start } {
+  const index = startAt(steps, strength, scheduler, name)
   scheduler.setBeginIndex(index)
   const timesteps = scheduler.timesteps.slice(index)
   const level = noiseLevel?.(strength) ?? { scheduler, timestep: timesteps[0]! }
-  const begin = async () => {
-    const perImage = repeatRows(await imageLatents(movq, images, call), count)
+  const begin = (latents: Tensor) => {
     const shared = (tensor: Tensor) => tileRows(tensor, (embeddings * count) / tensor.shape[0]!)
     const ownNoise = Array.isArray(generator) && generator.length > 1
-    const noise = randnTensor(ownNoise ? latentShape : perImage.shape, generator)
-    return { timesteps, latents: level.scheduler.addNoise(shared(perImage), shared(noise), [level.timestep]) }
+    const noise = randnTensor(ownNoise ? latentShape : latents.shape, generator)
+    return { timesteps, latents: level.scheduler.addNoise(shared(latents), shared(noise), [level.timestep]) }
   }
-  return { begin, recipe: { strength }, inputs: { image: hashesOf(images) } }
+  return { timesteps, begin }
 }
 
 function expectImages(images: (RawImage | Tensor)[], { embeddings, latentShape }: CheckedCall, channels: number) {

@@ -4,7 +4,7 @@ import type { RawImage } from '../../images/image.js'
 import type { RandomSource } from '../../random.js'
 import type { Scheduler } from '../../schedulers/scheduler.js'
 import type { Tensor } from '../../tensor.js'
-import { type CallOptions, type StepEvent, StepReporter } from '../call/progress.js'
+import { type CallOptions, type StepEvent, StepReporter, type StepsBeside } from '../call/progress.js'
 
 /** Where a loop stands when it asks for a prediction. */
 export interface Moment {
@@ -41,6 +41,8 @@ export interface SampleOptions extends CallOptions, Start {
    * their own, which beyond the last step of the run need not be the clean sample.
    */
   namesNextTimestep?: boolean
+  /** of other runs that this one belongs with */
+  beside?: StepsBeside | undefined
   /** makes small pictures of the clean latents as the scheduler foresees them */
   preview?: ((predicted: Tensor) => RawImage[]) | undefined
 }
@@ -48,7 +50,7 @@ export interface SampleOptions extends CallOptions, Start {
 /** Runs the scheduler's loop: scale, predict, step. @returns the latents after the last step */
 export async function sample(options: SampleOptions): Promise<Tensor> {
   const { stage, scheduler, timesteps, predict, generator, afterStep, preview, namesNextTimestep } = options
-  const reporter = new StepReporter(stage, timesteps.length, options)
+  const reporter = new StepReporter(stage, timesteps.length, options, options.beside)
   let latents = options.latents
   for (const [index, timestep] of timesteps.entries()) {
     reporter.check()

@@ -18,10 +18,10 @@ export function scaledNoise(noise: Tensor, { initNoiseSigma: sigma }: Scheduler)
  * floor(steps * strength) steps.
  * @throws KandinskyError `INVALID_ARGUMENT` for a strength outside 0 to 1, or one that leaves no step
  */
-export function startAt(steps: number, strength: number, scheduler: Scheduler): number {
-  expectNumber('strength', strength, 0, 1)
+export function startAt(steps: number, strength: number, scheduler: Scheduler, name = 'strength'): number {
+  expectNumber(name, strength, 0, 1)
   const run = Math.floor(steps * strength)
-  if (run < 1) throw invalid('strength', `at least ${1 / steps}, which leaves one of ${steps} steps,`, strength)
+  if (run < 1) throw invalid(name, `at least ${1 / steps}, which leaves one of ${steps} steps,`, strength)
   return scheduler.firstCall(steps - run)
 }
 
