@@ -2,15 +2,16 @@
 // there, the same work in the same minutes: both sides take turns, the best of each counts, the ratio is what to quote.
 //
 //   npm run bench -- --case unet-512 --json [--type q8_0] [--device cpu] [--threads 2] [--packing fast] [--tiling always]
-//       [--rounds 3] [--torch eager] [--torch compiled] [--python python3]
+//       [--pictures 1] [--rounds 3] [--torch eager] [--torch compiled] [--python python3]
 //
 // Cases: prior (one guided step, 81 tokens), unet-256, unet-512, unet-768, unet-1024 (one guided step, batch 2), movq-512,
 // movq-768 (one decode; both in any other size, too); of Kandinsky 2.1 prior21, unet21-512 and text21 (MultilingualCLIP,
 // prompt and negative prompt); of Kandinsky 3 unet3-512, unet3-1024, movq3-1024, t5-32 and t5-128 (a prompt of so many
 // tokens through four of the 32 equal layers; diffusers pads each to 128). Without --case: all of them. The other side is
 // eager torch; `--torch compiled` is torch.compile with inductor's freezing (weights packed once), which compiles for minutes
-// in the first round, and naming both compares with both. `--no-torch` leaves it out; PYTHONPATH finds diffusers. `--profile` prints, after each step of ours, how long each kind
-// of node ran; the first step also reads the file and allocates.
+// in the first round, and naming both compares with both. `--no-torch` leaves it out; PYTHONPATH finds diffusers. `--pictures`
+// makes the batch of a UNet's or prior's step that of so many pictures. `--profile` prints, after each step of ours, how long each
+// kind of node ran; the first step also reads the file and allocates.
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
 import os from 'node:os'
@@ -27,6 +28,7 @@ const { values } = parseArgs({
     threads: { type: 'string', default: '0' },
     packing: { type: 'string', default: 'compact' },
     tiling: { type: 'string', default: 'auto' },
+    pictures: { type: 'string', default: '1' },
     rounds: { type: 'string', default: '3' },
     torch: { type: 'string', multiple: true, default: ['eager'] },
     python: { type: 'string', default: 'python3' },
@@ -86,14 +88,14 @@ for (const name of cases) {
 
   const ours = startWorker(process.execPath, [
     path.join(import.meta.dirname, 'worker.mjs'),
-    ...[name, file, values.device, values.threads, values.packing, values.tiling],
+    ...[name, file, values.device, values.threads, values.packing, values.tiling, values.pictures],
   ])
   const load = await ours.next()
   const sides = [{ way: 'ours', worker: ours, times: [] }]
   for (const way of ways) {
     const worker = startWorker(
       values.python,
-      [path.join(import.meta.dirname, 'torch_worker.py'), name, values.threads],
+      [path.join(import.meta.dirname, 'torch_worker.py'), name, values.threads, values.pictures],
       way === 'compiled' ? { KANDINSKY_TORCH_COMPILE: '1' } : {},
     )
     await worker.next()
@@ -115,6 +117,7 @@ for (const name of cases) {
   }
   report({
     case: name,
+    ...(values.pictures !== '1' && { pictures: Number(values.pictures) }),
     ms_per_step: round1(best),
     peak_mb: end.peak_mb,
     compute_mb: end.compute_mb,

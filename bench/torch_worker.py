@@ -17,6 +17,7 @@ from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, Multilingual
 from transformers import T5Config, T5EncoderModel
 
 name, threads = sys.argv[1], int(sys.argv[2])
+rows = 2 * int(sys.argv[3]) if len(sys.argv) > 3 else 2  # of a guided step: two for every picture
 if threads:
     torch.set_num_threads(threads)
 network, _, size = name.partition("-")
@@ -130,19 +131,19 @@ def main():
     answer({"load_ms": round(1000 * (time.perf_counter() - started))})
     width = 768 if network.endswith("21") else 1280
     if network.startswith("prior"):
-        args = (noise(2, width), 500, noise(2, width), noise(2, 77, width), torch.ones(2, 77, dtype=torch.bool))
+        args = (noise(rows, width), 500, noise(rows, width), noise(rows, 77, width), torch.ones(rows, 77, dtype=torch.bool))
         step = lambda: model(*args)
     elif network == "unet3":
-        sample = noise(2, 4, latent, latent).to(memory_format=torch.channels_last)
-        states, mask = noise(2, 128, 4096), torch.stack([torch.zeros(128), torch.ones(128)])
+        sample = noise(rows, 4, latent, latent).to(memory_format=torch.channels_last)
+        states, mask = noise(rows, 128, 4096), torch.stack([torch.zeros(128), torch.ones(128)]).repeat_interleave(rows // 2, 0)
         step = lambda: model(sample, 500, states, mask)
     elif network.startswith("unet"):
-        sample = noise(2, 4, latent, latent).to(memory_format=torch.channels_last)
-        conditions = {"image_embeds": noise(2, width)}
+        sample = noise(rows, 4, latent, latent).to(memory_format=torch.channels_last)
+        conditions = {"image_embeds": noise(rows, width)}
         states = None
         if network == "unet21":
-            conditions["text_embeds"] = noise(2, width)
-            states = noise(2, 77, 1024)
+            conditions["text_embeds"] = noise(rows, width)
+            states = noise(rows, 77, 1024)
         step = lambda: model(sample, 500, states, added_cond_kwargs=conditions)
     elif network == "t5":
         ids, mask = torch.full((1, 128), 100), torch.zeros(1, 128, dtype=torch.int64)

@@ -5,7 +5,7 @@ import { Network } from '../dist/networks/network.js'
 import { Generator } from '../dist/random.js'
 import { Tensor } from '../dist/tensor.js'
 
-const [name, file, device, threads, packing, tiling] = process.argv.slice(2)
+const [name, file, device, threads, packing, tiling, pictures] = process.argv.slice(2)
 const [network, size] = name.split('-')
 const noise = new Generator(0)
 const latent = Number(size) / 8
@@ -22,20 +22,21 @@ const model = new Network(await checkpoint.component(component), {
 await model.load()
 answer({ load_ms: Math.round(performance.now() - started) })
 
-/** The same inputs as torch_worker.py's: batch 2 is one guided step of one picture. */
+/** The same inputs as torch_worker.py's: a guided step has two rows for every picture. */
+const rows = 2 * Number(pictures)
 const timestep = new Tensor(new Float32Array([500]), [1])
-const ones = { data: new Int32Array(2 * 77).fill(1), shape: [2, 77] }
+const ones = (rows) => ({ data: new Int32Array(rows * 77).fill(1), shape: [rows, 77] })
 const priorInputs = (width) => ({
   timestep,
-  hidden_states: noise.randn([2, width]),
-  proj_embedding: noise.randn([2, width]),
-  encoder_hidden_states: noise.randn([2, 77, width]),
-  attention_mask: ones,
+  hidden_states: noise.randn([rows, width]),
+  proj_embedding: noise.randn([rows, width]),
+  encoder_hidden_states: noise.randn([rows, 77, width]),
+  attention_mask: ones(rows),
 })
 const unetInputs = (width) => ({
   timestep,
-  sample: noise.randn([2, 4, latent, latent]),
-  image_embeds: noise.randn([2, width]),
+  sample: noise.randn([rows, 4, latent, latent]),
+  image_embeds: noise.randn([rows, width]),
 })
 const tokens = (batch, length) => ({ data: new Int32Array(batch * length).fill(100), shape: [batch, length] })
 const latents = () => ({ latents: noise.randn([1, 4, latent, latent]) })
@@ -45,16 +46,19 @@ const inputs = {
   unet: () => unetInputs(1280),
   unet21: () => ({
     ...unetInputs(768),
-    text_embeds: noise.randn([2, 768]),
-    encoder_hidden_states: noise.randn([2, 77, 1024]),
+    text_embeds: noise.randn([rows, 768]),
+    encoder_hidden_states: noise.randn([rows, 77, 1024]),
   }),
-  text21: () => ({ input_ids: tokens(2, 77), attention_mask: ones }),
+  text21: () => ({ input_ids: tokens(2, 77), attention_mask: ones(2) }),
   unet3: () => ({
     timestep,
-    sample: noise.randn([2, 4, latent, latent]),
-    encoder_hidden_states: noise.randn([2, 128, 4096]),
+    sample: noise.randn([rows, 4, latent, latent]),
+    encoder_hidden_states: noise.randn([rows, 128, 4096]),
     // The unconditional half has no text.
-    encoder_attention_mask: { data: Int32Array.from({ length: 256 }, (_, i) => Number(i >= 128)), shape: [2, 128] },
+    encoder_attention_mask: {
+      data: Int32Array.from({ length: rows * 128 }, (_, i) => Number(i >= rows * 64)),
+      shape: [rows, 128],
+    },
   }),
   t5: () => ({
     input_ids: tokens(1, Number(size)),

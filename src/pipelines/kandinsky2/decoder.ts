@@ -12,6 +12,7 @@ import { attachRecipe, hashesOf, type RecipeSources } from '../call/provenance.j
 import { inTurn } from '../call/turns.js'
 import { type ComponentsOf, callDefaults, modelIdentity, network, scheduler } from '../loading/parts.js'
 import { decodeImages } from '../sampling/autoencoder.js'
+import { inParts } from '../sampling/batches.js'
 import {
   type CheckedCall,
   checkDecoding,
@@ -177,16 +178,14 @@ export abstract class DecoderPipeline<
     const { unet } = this.components
     const { scheduler, guidanceScale, forecast, latentShape, signal } = job
     const channels = latentShape[1]!
+    type Inputs = UNetConditioning & { sample: Tensor; timestep: Tensor }
+    const run = inParts(async (inputs: Inputs) => (await unet.run('forward', inputs, { signal })).sample)
     const model =
       (conditioning: UNetConditioning, extraChannels: Tensor | undefined): Predict =>
       async (latents, { timestep }) => {
         const sample = extraChannels ? concatChannels([latents, extraChannels]) : latents
-        const output = await unet.run(
-          'forward',
-          { ...conditioning, sample, timestep: Tensor.scalar(timestep) },
-          { signal },
-        )
-        return keepVariance(output.sample, channels, scheduler.learnsVariance)
+        const output = await run({ ...conditioning, sample, timestep: Tensor.scalar(timestep) })
+        return keepVariance(output, channels, scheduler.learnsVariance)
       }
     const { positive, extraChannels } = inputs
     const negative = inputs.negative as Record<string, Tensor>

@@ -9,6 +9,7 @@ import { attachRecipe, hashesOf, type RecipeSources } from '../call/provenance.j
 import { inTurn } from '../call/turns.js'
 import { type ComponentsOf, callDefaults, modelIdentity, network, scheduler, tokenizer } from '../loading/parts.js'
 import { decodeImages } from '../sampling/autoencoder.js'
+import { inParts } from '../sampling/batches.js'
 import {
   type CheckedCall,
   checkDecoding,
@@ -103,11 +104,12 @@ export abstract class Kandinsky3Base<
     const { guidanceScale, signal, outputType, count, prompts } = job
     const withGuidance = isGuided(guidanceScale)
     const encoded = await encodePrompts(this.components, prompts, withGuidance, signal)
-    const model = (text: ReturnType<typeof textConditioning>): Predict => {
-      return async (latents, { timestep }) => {
-        const inputs = { ...text, sample: latents, timestep: Tensor.scalar(timestep) }
-        return (await unet.run('forward', inputs, { signal })).sample
-      }
+    type Text = ReturnType<typeof textConditioning>
+    const forward = inParts(async (inputs: Text & { sample: Tensor; timestep: Tensor }) => {
+      return (await unet.run('forward', inputs, { signal })).sample
+    })
+    const model = (text: Text): Predict => {
+      return (latents, { timestep }) => forward({ ...text, sample: latents, timestep: Tensor.scalar(timestep) })
     }
     const alone = model(textConditioning(encoded, count, false))
     const models = { alone, both: withGuidance ? model(textConditioning(encoded, count, true)) : alone }
