@@ -12,13 +12,13 @@
 // in the first round, and naming both compares with both. `--no-torch` leaves it out; PYTHONPATH finds diffusers. `--pictures`
 // makes the batch of a UNet's or prior's step that of so many pictures. `--profile` prints, after each step of ours, how long each
 // kind of node ran; the first step also reads the file and allocates.
-import { spawn, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { writeRandomCheckpoint } from '../scripts/random-checkpoint.mjs'
+import { startWorker } from './children.mjs'
 
 const { values } = parseArgs({
   options: {
@@ -86,10 +86,14 @@ for (const name of cases) {
   const file = path.join(cache, `${network}-${values.type}.gguf`)
   if (!existsSync(file)) await writeRandomCheckpoint(checkpoint, file, { type: values.type, components: [component] })
 
-  const ours = startWorker(process.execPath, [
-    path.join(import.meta.dirname, 'worker.mjs'),
-    ...[name, file, values.device, values.threads, values.packing, values.tiling, values.pictures],
-  ])
+  const ours = startWorker(
+    process.execPath,
+    [
+      path.join(import.meta.dirname, 'worker.mjs'),
+      ...[name, file, values.device, values.threads, values.packing, values.tiling, values.pictures],
+    ],
+    values.profile ? { KANDINSKY_PROFILE: '1' } : {},
+  )
   const load = await ours.next()
   const sides = [{ way: 'ours', worker: ours, times: [] }]
   for (const way of ways) {
@@ -102,9 +106,9 @@ for (const name of cases) {
     sides.push({ way, worker, times: [] })
   }
   // The first round warms all sides up (and compiles) and does not count.
-  for (const side of sides) side.first = (await side.worker.step()).ms
+  for (const side of sides) side.first = (await side.worker.ask('step')).ms
   for (let round = 1; round <= Number(values.rounds); round++)
-    for (const { worker, times } of sides) times.push((await worker.step()).ms)
+    for (const { worker, times } of sides) times.push((await worker.ask('step')).ms)
   const best = Math.min(...sides[0].times)
   const end = await ours.stop()
   const torch = {}
@@ -142,29 +146,6 @@ function report(result) {
       `${result.case}: ${result.ms_per_step} ms, peak ${result.peak_mb} MB (${result.weights}, ${result.device})${torch}`,
     )
   }
-}
-
-/** A child that answers each line on its standard input with one JSON line. */
-function startWorker(command, args, variables = {}) {
-  const env = { ...process.env, ...variables, ...(values.profile && { KANDINSKY_PROFILE: '1' }) }
-  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'], env })
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
-  const next = async () => {
-    const { value, done } = await lines.next()
-    if (done) throw new Error(`${path.basename(args[0])} ended early`)
-    return JSON.parse(value)
-  }
-  const ask = (line) => {
-    child.stdin.write(`${line}\n`)
-    return next()
-  }
-  const stop = async () => {
-    const answer = await ask('stop')
-    // An open standard input would keep the child, and with it this process, alive.
-    child.stdin.end()
-    return answer
-  }
-  return { next, step: () => ask('step'), stop }
 }
 
 function round1(ms) {

@@ -4,26 +4,49 @@
 //     [--packing compact] [--offload none] [--device cpu] [--generations 1]
 //
 // Few steps suffice: steps cost the same, and the peak is reached in the first. Prints one JSON line.
+//
+//   node bench/text-to-image.mjs --setting defaults --setting 25 --setting forecast --setting fast [--size 512]
+//     [--torch eager] [--torch compiled] [--rounds 2] [--python python3]
+//
+// From prompt to picture with 2.2, networks loaded, by settings that people choose, and by diffusers on torch after that in the
+// same minutes, which has the first two. One JSON line for each, of the fastest of so many pictures. Of 100 steps 25 are
+// computed, and the others taken to cost as much.
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { AutoPipelineForText2Image, Generator } from '../dist/index.js'
+import { schedulerByName } from '../dist/schedulers/registry.js'
 import { writeRandomCheckpoint } from '../scripts/random-checkpoint.mjs'
+import { startWorker } from './children.mjs'
 
 const { values } = parseArgs({
   options: {
     model: { type: 'string', default: 'kandinsky-2-2' },
-    size: { type: 'string', default: '768' },
+    size: { type: 'string' },
     steps: { type: 'string', default: '2' },
     type: { type: 'string', default: 'q8_0' },
     packing: { type: 'string', default: 'compact' },
     offload: { type: 'string', default: 'none' },
     device: { type: 'string', default: 'cpu' },
     generations: { type: 'string', default: '1' },
+    setting: { type: 'string', multiple: true, default: [] },
+    torch: { type: 'string', multiple: true, default: [] },
+    rounds: { type: 'string', default: '2' },
+    python: { type: 'string', default: 'python3' },
   },
 })
 const { model, type, packing, offload, device } = values
-const size = Number(values.size)
+/** The defaults of diffusers; a sampler that needs fewer steps; and what leaves out more of the work. */
+const settings = {
+  defaults: { scheduler: 'ddpm', steps: 100 },
+  25: { scheduler: 'dpm++', steps: 25 },
+  forecast: { scheduler: 'dpm++', steps: 25, options: { forecast: 'balanced' } },
+  fast: { scheduler: 'dpm++', steps: 25, options: { forecast: 'fast', guidanceInterval: [0, 0.6] } },
+}
+const MOST_STEPS = 25
+for (const name of values.setting)
+  if (!settings[name]) throw new Error(`unknown --setting ${name}: expected one of ${Object.keys(settings).join(', ')}`)
+const size = Number(values.size ?? (values.setting.length > 0 ? 512 : 768))
 const steps = Number(values.steps)
 const file = path.join(import.meta.dirname, '..', 'build', 'bench', `${model}-${type}.gguf`)
 mkdirSync(path.dirname(file), { recursive: true })
@@ -35,7 +58,8 @@ if (!existsSync(file)) {
     execFileSync(process.execPath, process.argv.slice(1), { env: { ...process.env, KANDINSKY_BENCH_WRITE: '1' } })
   }
 }
-if (!process.env.KANDINSKY_BENCH_WRITE) {
+if (values.setting.length > 0 && !process.env.KANDINSKY_BENCH_WRITE) await compareSettings()
+else if (!process.env.KANDINSKY_BENCH_WRITE) {
   const peaks = watchMemory()
   const started = performance.now()
   const pipe = await AutoPipelineForText2Image.fromPretrained(file, { device, packing, offload })
@@ -45,6 +69,59 @@ if (!process.env.KANDINSKY_BENCH_WRITE) {
   const peak_mb = Math.round(process.resourceUsage().maxRSS / 1024)
   await pipe.dispose()
   console.log(JSON.stringify({ model, size, type, packing, offload, device, load_s, generations, peak_mb, ...peaks }))
+}
+
+async function compareSettings() {
+  const pipe = await AutoPipelineForText2Image.fromPretrained(file, { device, packing, offload })
+  const own = pipe.scheduler
+  await picture(pipe, 2) // warms up
+  for (const name of values.setting) {
+    const { scheduler, steps, options } = settings[name]
+    pipe.scheduler = schedulerByName(scheduler, own.config)
+    await reportBest('ours', name, steps, () => picture(pipe, Math.min(steps, MOST_STEPS), options))
+  }
+  await pipe.dispose()
+  for (const way of values.torch) {
+    const worker = startWorker(values.python, [path.join(import.meta.dirname, 'torch_text_to_image.py'), way, size])
+    const { first } = await worker.next()
+    for (const name of values.setting) {
+      const { scheduler, steps, options } = settings[name]
+      if (options) continue
+      const request = JSON.stringify({ scheduler, steps: Math.min(steps, MOST_STEPS) })
+      await reportBest(way, name, steps, () => worker.ask(request))
+    }
+    console.log(JSON.stringify({ side: way, first_s: seconds(1000 * first), ...(await worker.stop()) }))
+  }
+}
+
+/** Seconds of a picture's parts: everything up to the embedding, a step of the decoder, everything after the last. */
+async function picture(pipe, numInferenceSteps, options = {}) {
+  const marks = [performance.now()]
+  let end = 0
+  await pipe.generate({
+    ...{ prompt: 'red cat, 4k photo', height: size, width: size, numInferenceSteps, seed: 0 },
+    ...options,
+    onStep: ({ stage, step, steps }) => {
+      end = performance.now()
+      if (stage === 'prior' && step === steps) marks.push(end)
+    },
+  })
+  marks.push(performance.now())
+  const [begin, embedded, done] = marks
+  const parts = { prior: embedded - begin, step: (end - embedded) / numInferenceSteps, decode: done - end }
+  return Object.fromEntries(Object.entries(parts).map(([part, ms]) => [part, ms / 1000]))
+}
+
+/** The picture with the shortest sum, of all its steps. */
+async function reportBest(side, setting, steps, make) {
+  const pictures = []
+  for (let round = 0; round < Number(values.rounds); round++) {
+    const parts = await make()
+    pictures.push({ ...parts, total: parts.prior + steps * parts.step + parts.decode })
+  }
+  const best = pictures.reduce((a, b) => (b.total < a.total ? b : a))
+  const rounded = Object.entries(best).map(([part, value]) => [`${part}_s`, seconds(1000 * value)])
+  console.log(JSON.stringify({ side, setting, size, steps, ...Object.fromEntries(rounded) }))
 }
 
 /** Seconds of a generation's stages. */
