@@ -8,9 +8,9 @@
 //   node bench/text-to-image.mjs --setting defaults --setting 25 --setting forecast --setting fast [--size 512]
 //     [--torch eager] [--torch compiled] [--rounds 2] [--python python3]
 //
-// From prompt to picture with 2.2, networks loaded, by settings that people choose, and by diffusers on torch after that in the
-// same minutes, which has the first two. One JSON line for each, of the fastest of so many pictures. Of 100 steps 25 are
-// computed, and the others taken to cost as much.
+// From prompt to picture with 2.2, networks loaded, by settings that people choose, and in turns with each way of torch, where
+// diffusers has the first two. One JSON line for each, of the fastest of so many pictures. Of 100 steps 25 are computed, and the
+// others taken to cost as much.
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
@@ -71,27 +71,33 @@ else if (!process.env.KANDINSKY_BENCH_WRITE) {
   console.log(JSON.stringify({ model, size, type, packing, offload, device, load_s, generations, peak_mb, ...peaks }))
 }
 
+/** Ours alone, or against each way of torch in turns. */
 async function compareSettings() {
   const pipe = await AutoPipelineForText2Image.fromPretrained(file, { device, packing, offload })
   const own = pipe.scheduler
   await picture(pipe, 2) // warms up
-  for (const name of values.setting) {
-    const { scheduler, steps, options } = settings[name]
-    pipe.scheduler = schedulerByName(scheduler, own.config)
-    await reportBest('ours', name, steps, () => picture(pipe, Math.min(steps, MOST_STEPS), options))
+  for (const way of values.torch.length > 0 ? values.torch : [undefined]) {
+    const script = path.join(import.meta.dirname, 'torch_text_to_image.py')
+    const torch = way && startWorker(values.python, [script, way, size])
+    const first = await torch?.next()
+    const runs = values.setting.flatMap((name) => {
+      const { scheduler, steps, options } = settings[name]
+      const computed = Math.min(steps, MOST_STEPS)
+      const ours = () => {
+        pipe.scheduler = schedulerByName(scheduler, own.config)
+        return picture(pipe, computed, options)
+      }
+      const theirs = () => torch.ask(JSON.stringify({ scheduler, steps: computed }))
+      const run = { setting: name, steps }
+      return [{ ...run, side: 'ours', make: ours }, ...(way && !options ? [{ ...run, side: way, make: theirs }] : [])]
+    })
+    for (const run of runs) run.pictures = []
+    for (let round = 0; round < Number(values.rounds); round++)
+      for (const { make, pictures } of runs) pictures.push(await make())
+    for (const run of runs) reportBest(run)
+    if (torch) console.log(JSON.stringify({ side: way, first_s: seconds(1000 * first.first), ...(await torch.stop()) }))
   }
   await pipe.dispose()
-  for (const way of values.torch) {
-    const worker = startWorker(values.python, [path.join(import.meta.dirname, 'torch_text_to_image.py'), way, size])
-    const { first } = await worker.next()
-    for (const name of values.setting) {
-      const { scheduler, steps, options } = settings[name]
-      if (options) continue
-      const request = JSON.stringify({ scheduler, steps: Math.min(steps, MOST_STEPS) })
-      await reportBest(way, name, steps, () => worker.ask(request))
-    }
-    console.log(JSON.stringify({ side: way, first_s: seconds(1000 * first), ...(await worker.stop()) }))
-  }
 }
 
 /** Seconds of a picture's parts: everything up to the embedding, a step of the decoder, everything after the last. */
@@ -113,13 +119,10 @@ async function picture(pipe, numInferenceSteps, options = {}) {
 }
 
 /** The picture with the shortest sum, of all its steps. */
-async function reportBest(side, setting, steps, make) {
-  const pictures = []
-  for (let round = 0; round < Number(values.rounds); round++) {
-    const parts = await make()
-    pictures.push({ ...parts, total: parts.prior + steps * parts.step + parts.decode })
-  }
-  const best = pictures.reduce((a, b) => (b.total < a.total ? b : a))
+function reportBest({ side, setting, steps, pictures }) {
+  const [best] = pictures
+    .map((parts) => ({ ...parts, total: parts.prior + steps * parts.step + parts.decode }))
+    .sort((a, b) => a.total - b.total)
   const rounded = Object.entries(best).map(([part, value]) => [`${part}_s`, seconds(1000 * value)])
   console.log(JSON.stringify({ side, setting, size, steps, ...Object.fromEntries(rounded) }))
 }

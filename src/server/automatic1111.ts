@@ -15,7 +15,7 @@ const API = 'automatic1111'
 const understood = [
   ...['prompt', 'negative_prompt', 'seed', 'sampler_name', 'sampler_index', 'steps', 'cfg_scale', 'width', 'height'],
   ...['batch_size', 'n_iter', 'denoising_strength', 'override_settings', 'send_images', 'init_images', 'mask'],
-  'inpainting_mask_invert',
+  ...['inpainting_mask_invert', 'enable_hr', 'hr_scale'],
 ]
 /** Names of samplers that UIs have in their lists, as ours are called. */
 const samplers: readonly (readonly [string, string])[] = [
@@ -122,16 +122,28 @@ export function automatic1111(service: Service): Hono {
       throw fields.wrong('n_iter', `at most ${ranges.count.max} pictures (batch_size times n_iter)`)
     const sampler = fields.text('sampler_name') ?? fields.text('sampler_index')
     const settings = fields.get('override_settings')
+    const size = { width: fields.number('width', ranges.side), height: fields.number('height', ranges.side) }
     return {
       model: (settings === undefined ? undefined : modelOf(new Fields(settings))) ?? chosen,
       ...{ prompt: fields.text('prompt') ?? '', negativePrompt: fields.text('negative_prompt') },
       ...{ count: batch * rounds, seed: fields.seed('seed'), scheduler: schedulerOf(fields, sampler) },
-      width: fields.number('width', ranges.side),
-      height: fields.number('height', ranges.side),
+      ...size,
       steps: fields.number('steps', ranges.steps),
       guidance: fields.number('cfg_scale', ranges.guidance),
-      ...(kind === 'img2img' && startOf(fields)),
+      ...(kind === 'img2img' ? startOf(fields) : hiresOf(fields, size)),
     }
+  }
+
+  /** Theirs have the size of the small picture, ours that of the result. */
+  function hiresOf(fields: Fields, size: Pick<PictureRequest, 'width' | 'height'>): Partial<PictureRequest> {
+    if (fields.flag('enable_hr') !== true) return {}
+    const { width, height } = size
+    if (width === undefined || height === undefined) throw fields.wrong('width', 'a number, and one for height')
+    const scale = fields.number('hr_scale', { min: 1, max: 8 }) ?? HR_SCALE
+    const large = { width: Math.round(width * scale), height: Math.round(height * scale) }
+    if (Math.max(large.width, large.height) > service.ranges.side.max)
+      throw fields.wrong('hr_scale', `a number that makes sides of at most ${service.ranges.side.max} pixels`)
+    return { ...large, hiresFix: { scale, strength: fields.number('denoising_strength', service.ranges.strength) } }
   }
 
   function startOf(fields: Fields): Pick<PictureRequest, 'image' | 'mask' | 'repaint' | 'strength'> {
@@ -179,6 +191,7 @@ export function automatic1111(service: Service): Hono {
 
 /** theirs, where none is given */
 const DENOISING_STRENGTH = 0.75
+const HR_SCALE = 2
 
 /** What has been interrupted is answered with what there is of it, as they do. */
 async function resultOf(job: Job): Promise<RawImage[]> {

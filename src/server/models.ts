@@ -5,6 +5,7 @@ import { loadImage, RawImage } from '../images/image.js'
 import { AutoPipeline, type AutoPretrainedOptions } from '../pipelines/auto.js'
 import type { StepEvent } from '../pipelines/call/progress.js'
 import { type PromptPipeline, type Task, type TaskOptions, taskFor } from '../pipelines/families.js'
+import type { HiresFix } from '../pipelines/sampling/hires-fix.js'
 import { Generator } from '../random.js'
 import { schedulerByName } from '../schedulers/registry.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
@@ -43,6 +44,8 @@ export interface PictureRequest {
   repaint?: 'white' | 'black' | 'transparent' | undefined
   /** 0 .. 1, of a picture without a mask */
   strength?: number | undefined
+  /** made small first; of a model that can do that from a text alone */
+  hiresFix?: HiresFix | undefined
 }
 
 /** Pixels of a picture that a request brings: beyond any model's use, but no bomb. */
@@ -79,7 +82,7 @@ export class Models {
 
   /** Makes the pictures of a request. Not to be called again before it is done. */
   async draw(request: PictureRequest, job: Job): Promise<RawImage[]> {
-    const { prompt, negativePrompt, count = 1, width, height, steps, guidance, strength } = request
+    const { prompt, negativePrompt, count = 1, width, height, steps, guidance, strength, hiresFix } = request
     const maskImage = await maskOf(request)
     const inputs = {
       ...(request.image && { image: await decode('image', request.image, 'RGB') }),
@@ -94,6 +97,7 @@ export class Models {
       negativePrompt,
       ...{ width, height, numInferenceSteps: steps, guidanceScale: guidance, numImagesPerPrompt: count },
       ...inputs,
+      ...(hiresFix && { hiresFix }),
       generator: Array.from({ length: count }, (_, i) => new Generator(BigInt.asUintN(SEED_BITS, seed + BigInt(i)))),
       preview: true,
       signal: job.signal,

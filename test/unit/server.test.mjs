@@ -190,6 +190,25 @@ test('AUTOMATIC1111: text to picture with a true info, picture to picture, masks
   assert.equal((await post(`${url}/txt2img`, { ...request, sampler_name: 'DPM fast' })).status, 404)
 })
 
+test('AUTOMATIC1111: enable_hr gives a picture hr_scale times as large, composed small', async (t) => {
+  const url = `${await server(t)}/sdapi/v1`
+  const request = { ...quick, seed: 7, width: 64, height: 128, enable_hr: true, denoising_strength: 0.5 }
+  const { images, info } = await (await post(`${url}/txt2img`, request)).json()
+  const { width, height } = await loadImage(Buffer.from(images[0], 'base64'))
+  assert.deepEqual([width, height], [128, 256])
+  assert.match(JSON.parse(info).infotexts[0], /Denoising strength: 0.5, Hires upscale: 2/)
+  assert.deepEqual(JSON.parse(info).extra_generation_params, {})
+  for (const [wrong, message] of [
+    [{ hr_scale: 99 }, /from 1 to 8 for hr_scale/],
+    [{ width: 1024, hr_scale: 4 }, /at most 2048 pixels for hr_scale/],
+    [{ width: undefined }, /for width/],
+  ]) {
+    const answer = await post(`${url}/txt2img`, { ...request, ...wrong })
+    assert.equal(answer.status, 400)
+    assert.match((await answer.json()).detail, message)
+  }
+})
+
 test('AUTOMATIC1111: the lists that clients ask for, progress while a picture is made, and interrupt', async (t) => {
   const url = `${await server(t)}/sdapi/v1`
   assert.deepEqual((await get(`${url}/sd-models`))[0].model_name, 'demo')
