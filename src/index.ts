@@ -47,6 +47,8 @@ export {
   EulerDiscreteScheduler,
   FlowMatchEulerDiscreteScheduler,
   HeunDiscreteScheduler,
+  Kandinsky3FlashScheduler,
+  Kandinsky3Scheduler,
   LCMScheduler,
   PNDMScheduler,
   UnCLIPScheduler,

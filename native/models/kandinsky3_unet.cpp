@@ -1,7 +1,12 @@
 // Kandinsky3UNet: the denoiser of Kandinsky 3 (diffusers models/unets/unet_kandinsky3.py).
 //
 // forward: sample [B, Cin, h, w], timestep [1 or B], encoder_hidden_states [B, L, E],
-//          encoder_attention_mask int32 [B, L] (1: text, 0: nothing) -> sample [B, Cin, h, w]
+//          encoder_attention_mask int32 [B, L] (1: text, 0: nothing) -> sample [B, Cout, h, w];
+//          or context [B, L, C] in the place of encoder_hidden_states
+// project: encoder_hidden_states [B, L, E] -> context [B, L, C], and null_embedding [C] where the checkpoint has one
+//
+// The authors' own checkpoints (https://github.com/ai-forever/Kandinsky-3) have 9 input channels for inpainting, and an
+// embedding that stands for no text; they change the text between its projection and the UNet.
 //
 // Easy to get wrong:
 // - Norms have no weights of their own: scale, applied as (1 + scale), and shift come from the time embedding.
@@ -33,7 +38,7 @@ constexpr float norm_eps = 1e-5f;
 constexpr float masked = -10000.0f;
 
 struct Kandinsky3Config {
-  int64_t in_channels, time_dim, head_dim, layers, context_dim, text_dim;
+  int64_t in_channels, out_channels, time_dim, head_dim, layers, context_dim, text_dim;
   std::vector<int64_t> channels;  // of each level, the outermost first
   int groups;
   /// The outermost level has no attention.
@@ -44,6 +49,7 @@ struct Kandinsky3Config {
 Kandinsky3Config read_config(const Config& config) {
   Kandinsky3Config c;
   c.in_channels = size_from(config, "in_channels", 4);
+  c.out_channels = size_from(config, "out_channels", c.in_channels);
   c.time_dim = size_from(config, "time_embedding_dim", 1536);
   c.groups = static_cast<int>(size_from(config, "groups", 32));
   c.head_dim = size_from(config, "attention_head_dim", 64);
@@ -263,11 +269,13 @@ struct AttentionPooling {
 class Kandinsky3UNet : public Model {
  public:
   Kandinsky3UNet(const Config& config, const Weights& w);
+  std::vector<std::string> methods() const override { return {"forward", "project"}; }
   HostTensors prepare(const std::string& method, const HostTensors& inputs) const override;
   void build(const std::string& method, Graph& g) const override;
   bool runs_in_loop() const override { return true; }
 
  private:
+  ggml_tensor* project(Graph& g) const;
   Operand time_embedding(Graph& g, ggml_tensor* tokens, const Text& text) const;
 
   Config raw_config_;
@@ -276,6 +284,7 @@ class Kandinsky3UNet : public Model {
   AttentionPooling add_time_condition_;
   Linear projection_linear_;
   LayerNorm projection_norm_;
+  ggml_tensor* null_embedding_ = nullptr;
   Conv2d conv_in_, conv_out_;
   Norm2d conv_norm_out_;
   std::vector<Level> down_, up_;
@@ -290,8 +299,9 @@ Kandinsky3UNet::Kandinsky3UNet(const Config& config, const Weights& w)
       projection_linear_(w["encoder_hid_proj"]["projection_linear"], config_.text_dim, config_.context_dim, false),
       projection_norm_(w["encoder_hid_proj"]["projection_norm"], config_.context_dim, norm_eps),
       conv_in_(w["conv_in"].at_least(Precision::exact), config_.in_channels, config_.first_channels(), 3),
-      conv_out_(w["conv_out"].at_least(Precision::exact), config_.first_channels(), config_.in_channels, 3),
+      conv_out_(w["conv_out"].at_least(Precision::exact), config_.first_channels(), config_.out_channels, 3),
       conv_norm_out_(w["conv_norm_out"], config_.first_channels(), {config_.groups, norm_eps, 0}) {
+  if (w.has("null_embedding")) null_embedding_ = w["null_embedding"].get({config_.context_dim});
   const std::vector<int64_t>& channels = config_.channels;
   const size_t levels = channels.size();
   for (size_t i = 0; i < levels; ++i) {
@@ -305,9 +315,14 @@ Kandinsky3UNet::Kandinsky3UNet(const Config& config, const Weights& w)
   }
 }
 
-HostTensors Kandinsky3UNet::prepare(const std::string&, const HostTensors& inputs) const {
+HostTensors Kandinsky3UNet::prepare(const std::string& method, const HostTensors& inputs) const {
   Inputs in(raw_config_, inputs);
   HostTensors prepared;
+  if (method == "project") {
+    prepared["encoder_hidden_states"] = in.real("encoder_hidden_states", {Inputs::any, Inputs::any, config_.text_dim});
+    in.finish();
+    return prepared;
+  }
   const HostTensor& sample = prepared["sample"] =
       in.real("sample", {Inputs::any, config_.in_channels, Inputs::any, Inputs::any});
   const int64_t batch = sample.shape[0], height = sample.shape[2], width = sample.shape[3];
@@ -317,8 +332,10 @@ HostTensors Kandinsky3UNet::prepare(const std::string&, const HostTensors& input
          raw_config_.component(), multiple, height, width);
   }
   prepared["sinusoids"] = timestep_sinusoids(in.timestep(batch), batch, config_.first_channels(), {false, 1});
-  const HostTensor& text = prepared["encoder_hidden_states"] =
-      in.real("encoder_hidden_states", {batch, Inputs::any, config_.text_dim});
+  const bool is_projected = in.has("context");
+  const std::string name = is_projected ? "context" : "encoder_hidden_states";
+  const HostTensor& text = prepared[name] =
+      in.real(name, {batch, Inputs::any, is_projected ? config_.context_dim : config_.text_dim});
   HostTensor& mask = prepared["mask"];
   mask.shape = {batch, 1, 1, text.shape[1]};
   for (const int32_t value : in.mask("encoder_attention_mask", {batch, text.shape[1]}).i32)
@@ -335,8 +352,17 @@ Operand Kandinsky3UNet::time_embedding(Graph& g, ggml_tensor* tokens, const Text
   return g.ops().operand(g, time, true);
 }
 
-void Kandinsky3UNet::build(const std::string&, Graph& g) const {
-  ggml_tensor* tokens = projection_norm_.forward(g, projection_linear_.forward(g, g.input("encoder_hidden_states")));
+ggml_tensor* Kandinsky3UNet::project(Graph& g) const {
+  return projection_norm_.forward(g, projection_linear_.forward(g, g.input("encoder_hidden_states")));
+}
+
+void Kandinsky3UNet::build(const std::string& method, Graph& g) const {
+  if (method == "project") {
+    g.output("context", project(g), 3);
+    if (null_embedding_) g.output("null_embedding", ggml_cont(g.context(), null_embedding_), 1);
+    return;
+  }
+  ggml_tensor* tokens = g.has_input("context") ? g.input("context") : project(g);
   const Text text{g.ops().operand(g, tokens), g.input("mask")};
   const Operand silu_time = time_embedding(g, tokens, text);
 

@@ -5,6 +5,7 @@ import { invalid, KandinskyError } from '../errors.js'
 import { badFile, fileError } from '../files.js'
 import { fileKind, KIND_NAMES, listFolder, SourceFile } from './formats/file.js'
 import { openGguf } from './gguf.js'
+import { isPublishedKandinsky3, openPublishedKandinsky3 } from './kandinsky3-files.js'
 import { type Checkpoint, CombinedFiles, mergeFiles } from './pipeline-files.js'
 import { openRepository, openSingleNetwork } from './repository.js'
 
@@ -85,6 +86,9 @@ async function openFile(path: string): Promise<Checkpoint> {
 async function openFolder(folder: string, { variant, network }: CheckpointOptions): Promise<Checkpoint> {
   const files = await listFolder(folder)
   if (files.includes('model_index.json')) return openRepository(folder, variant)
+  if (isPublishedKandinsky3(files)) return openPublishedKandinsky3(folder, variant)
+  const weights = join(folder, 'weights')
+  if (isPublishedKandinsky3(await listFolder(weights).catch(() => []))) return openPublishedKandinsky3(weights, variant)
   const ggufs = files.filter((name) => name.toLowerCase().endsWith('.gguf'))
   if (ggufs.length > 0) return openGgufs(folder, ggufs)
   const single = files.includes('config.json') ? await openSingleNetwork(folder, variant, network) : undefined

@@ -36,16 +36,30 @@ export async function openRepository(folder: string, variant?: string): Promise<
     const className = slots.get(part)
     if (className && files.includes('config.json') && (await hasWeights(join(folder, part))))
       networks.set(part, () => openNetwork(join(folder, part), part, className, variant))
-    else
-      for (const file of files.filter((name) => PART_TEXTS.includes(name)))
-        texts.set(`${part}/${file}`, () => readText(join(folder, part, file)))
-    // SentencePiece's own form of a tokenizer; where tokenizer.json is, too, it holds the same.
-    if (!files.includes('tokenizer.json'))
-      for (const file of files.filter((name) => name.endsWith('.model')))
-        texts.set(`${part}/${file}`, () => readBase64(join(folder, part, file)))
+    else for (const [file, read] of partTexts(join(folder, part), files)) texts.set(`${part}/${file}`, read)
   }
   const files = new RepositoryFiles(folder, slots, texts, networks)
   return slots.has('prior_prior') ? splitCombined(files, index) : files
+}
+
+/** What is read of a part that is no network: settings and tokenizers. */
+function partTexts(folder: string, files: readonly string[]): Map<string, () => Promise<string>> {
+  const texts = new Map<string, () => Promise<string>>()
+  for (const file of files) {
+    if (PART_TEXTS.includes(file)) texts.set(file, () => readText(join(folder, file)))
+    // SentencePiece's own form of a tokenizer; where tokenizer.json is, too, it holds the same.
+    if (file.endsWith('.model') && !files.includes('tokenizer.json'))
+      texts.set(file, () => readBase64(join(folder, file)))
+  }
+  return texts
+}
+
+/** A folder that holds a network and its tokenizer, as transformers saves both in one place. */
+export async function openPartFolder(folder: string, name: string, className: string) {
+  return {
+    texts: partTexts(folder, await listFolder(folder)),
+    network: () => openNetwork(folder, name, className),
+  }
 }
 
 /**

@@ -1,6 +1,7 @@
 // Chooses what a pipeline needs of a repository's files: texts (configs, tokenizers), and of every network that
 // model_index.json names the weights in one format. Repositories also hold the same weights as .bin, .ckpt or ONNX.
 import { posix } from 'node:path'
+import { chooseUNet, isPublishedKandinsky3, projectionOf } from '../checkpoint/kandinsky3-files.js'
 import { singleNetwork } from '../checkpoint/repository.js'
 import { chooseWeights, readIndex } from '../checkpoint/weight-files.js'
 import { KandinskyError } from '../errors.js'
@@ -40,6 +41,8 @@ export async function chooseFiles(
   if (file !== undefined && !names.includes(file)) throw missing(`${id} has no file ${file}`, ggufs)
   if (file !== undefined) return { files: [file], model: file }
   const isPipeline = names.includes(`${base}model_index.json`)
+  const published = isPipeline ? undefined : publishedFolder(names, subfolder)
+  if (published !== undefined) return { files: await publishedFiles(published, names, wanted, obtain), model: '' }
   if (!isPipeline && ggufs.length > 1) throw missing(`${id} needs a file name, as "${id}:${ggufs[0]}"`, ggufs)
   if (!isPipeline && ggufs.length === 1) return { files: ggufs, model: ggufs[0]! }
   if (!isPipeline && !subfolder && !(await isSingleNetwork(names, obtain)))
@@ -56,6 +59,27 @@ export async function chooseFiles(
   if (empty.length > 0) throw missing(`${id} has no files in ${empty.join(', ')}`, [])
   for (const folder of folders) files.push(...(await weightFiles(folder, names, wanted, obtain)))
   return { files, model: '' }
+}
+
+/** Where a repository has the files of Kandinsky 3's authors. */
+function publishedFolder(names: readonly string[], subfolder = '.'): string | undefined {
+  const inside = (folder: string) => names.filter((name) => dirname(name) === folder).map((name) => basename(name))
+  return [subfolder, join(subfolder, 'weights')].find((folder) => isPublishedKandinsky3(inside(folder)))
+}
+
+/** Of its three UNets the one that is wanted, with what belongs to it. */
+async function publishedFiles(folder: string, names: string[], wanted: Wanted, obtain: Obtain): Promise<string[]> {
+  const { id, variant } = wanted
+  const path = (name: string) => join(folder, name)
+  const here = names.filter((name) => dirname(name) === folder).map((name) => basename(name))
+  const unet = chooseUNet(here, id, variant)
+  const projection = projectionOf(unet)
+  const text = dirname(projection)
+  const texts = names.filter((name) => dirname(name) === path(text) && /(?<!\.index)\.(json|txt|model)$/.test(name))
+  if (!names.includes(path(projection))) throw missing(`${id} has no file ${path(projection)}`, [])
+  const encoder = await weightFiles(path(text), names, { ...wanted, variant: undefined }, obtain)
+  const readme = names.filter((name) => name === 'README.md')
+  return [...readme, path(unet), path('movq.pt'), path(projection), ...texts, ...encoder]
 }
 
 function missing(what: string, names: string[]): KandinskyError {

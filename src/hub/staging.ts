@@ -42,7 +42,7 @@ export interface Staging {
   stage(): Promise<string>
 }
 
-const WEIGHTS = /\.(safetensors|bin|gguf)$/i
+const WEIGHTS = /\.(safetensors|bin|pt|gguf)$/i
 /** The limit of the format, in bytes. */
 const MAX_HEADER_BYTES = 100_000_000
 

@@ -231,6 +231,31 @@ export function interpolateNearest(tensor: Tensor, height: number, width: number
   return new Tensor(out, [count, channels, height, width])
 }
 
+/**
+ * Bilinear without blurring first, mirrored at the borders: skimage's `resize` with `anti_aliasing=False`.
+ * @param tensor [n, c, h, w]
+ */
+export function interpolateMirrored(tensor: Tensor, height: number, width: number): Tensor {
+  const [n, c, h, w] = tensor.shape as [number, number, number, number]
+  const axis = (size: number, length: number) =>
+    Array.from({ length: size }, (_, i) => {
+      const at = Math.abs((i + 0.5) * (length / size) - 0.5)
+      const mirrored = at > length - 1 ? 2 * (length - 1) - at : at
+      const low = Math.min(Math.floor(mirrored), length - 1)
+      return { low, high: Math.min(low + 1, length - 1), weight: mirrored - low }
+    })
+  const [rows, columns] = [axis(height, h), axis(width, w)]
+  const data = new Float32Array(n * c * height * width)
+  for (let plane = 0, out = 0; plane < n * c; plane++)
+    for (const row of rows)
+      for (const column of columns) {
+        const value = (y: number, x: number) => tensor.data[(plane * h + y) * w + x]!
+        const line = (y: number) => value(y, column.low) * (1 - column.weight) + value(y, column.high) * column.weight
+        data[out++] = line(row.low) * (1 - row.weight) + line(row.high) * row.weight
+      }
+  return new Tensor(data, [n, c, height, width])
+}
+
 /** torch's `interpolate(mode='bicubic')` (align_corners and antialias off) of [n, c, h, w] to another height and width. */
 export function interpolateBicubic(tensor: Tensor, height: number, width: number): Tensor {
   const [count, channels, oldHeight, oldWidth] = shape4('tensor', tensor)

@@ -50,13 +50,18 @@ export interface NetworkCalls {
     forward(inputs: { input_ids: Integers; attention_mask?: Integers }): { last_hidden_state: Tensor }
   }
   Kandinsky3UNet: {
-    /** latents [B, C, h, w] at a timestep [1], with states [B, L, hidden] and mask [B, L] of a text, to noise */
-    forward(inputs: {
-      sample: Tensor
-      timestep: Tensor
-      encoder_hidden_states: Tensor
-      encoder_attention_mask: Integers
-    }): { sample: Tensor }
+    /**
+     * latents [B, C, h, w] at a timestep [1], with states [B, L, hidden], or what `project` made of them, and mask [B, L] of
+     * a text, to noise
+     */
+    forward(
+      inputs: { sample: Tensor; timestep: Tensor; encoder_attention_mask: Integers } & (
+        | { encoder_hidden_states: Tensor }
+        | { context: Tensor }
+      ),
+    ): { sample: Tensor }
+    /** states [B, L, hidden] to what the attentions see of them; `null_embedding` [C] where the checkpoint has one */
+    project(inputs: { encoder_hidden_states: Tensor }): { context: Tensor; null_embedding?: Tensor }
   }
   Kandinsky5Transformer3DModel: {
     /**

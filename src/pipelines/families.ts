@@ -26,6 +26,7 @@ import type { Img2ImgOptions } from './kandinsky2/kandinsky-v22-img2img.js'
 import type { InpaintOptions } from './kandinsky2/kandinsky-v22-inpaint.js'
 import { Kandinsky3Pipeline } from './kandinsky3/kandinsky3.js'
 import { Kandinsky3Img2ImgPipeline } from './kandinsky3/kandinsky3-img2img.js'
+import { Kandinsky3InpaintPipeline } from './kandinsky3/kandinsky3-inpaint.js'
 import { Kandinsky5T2IPipeline } from './kandinsky5/kandinsky5-t2i.js'
 import { requireSide } from './loading/open.js'
 import type { ImageResult, ImagesOf } from './sampling/decoding.js'
@@ -95,7 +96,11 @@ export const families: readonly Family[] = [
   {
     name: 'Kandinsky 3',
     network: { slot: 'unet', className: 'Kandinsky3UNet', config: {} },
-    tasks: { 'text-to-image': Kandinsky3Pipeline, 'image-to-image': Kandinsky3Img2ImgPipeline },
+    tasks: {
+      'text-to-image': Kandinsky3Pipeline,
+      'image-to-image': Kandinsky3Img2ImgPipeline,
+      inpainting: Kandinsky3InpaintPipeline,
+    },
   },
   {
     name: 'Kandinsky 5',

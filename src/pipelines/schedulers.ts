@@ -8,6 +8,10 @@ import { EulerDiscreteScheduler as EulerDiscrete } from '../schedulers/euler.js'
 import { EulerAncestralDiscreteScheduler as EulerAncestralDiscrete } from '../schedulers/euler-ancestral.js'
 import { FlowMatchEulerDiscreteScheduler as FlowMatchEuler } from '../schedulers/flow-match-euler.js'
 import { HeunDiscreteScheduler as HeunDiscrete } from '../schedulers/heun.js'
+import {
+  Kandinsky3Scheduler as Kandinsky3,
+  Kandinsky3FlashScheduler as Kandinsky3Flash,
+} from '../schedulers/kandinsky3.js'
 import { LCMScheduler as LCM } from '../schedulers/lcm.js'
 import { PNDMScheduler as PNDM } from '../schedulers/pndm.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
@@ -77,3 +81,11 @@ export type LCMScheduler = LCM
 export const FlowMatchEulerDiscreteScheduler = withFromPretrained(FlowMatchEuler)
 /** An object of the class of this name. */
 export type FlowMatchEulerDiscreteScheduler = FlowMatchEuler
+/** What the authors of Kandinsky 3 sample with: DDPM over every n-th timestep, with dynamic thresholding. */
+export const Kandinsky3Scheduler = withFromPretrained(Kandinsky3)
+/** An object of the class of this name. */
+export type Kandinsky3Scheduler = Kandinsky3
+/** For Kandinsky 3.1 Flash: a clean sample at each of four steps. */
+export const Kandinsky3FlashScheduler = withFromPretrained(Kandinsky3Flash)
+/** An object of the class of this name. */
+export type Kandinsky3FlashScheduler = Kandinsky3Flash

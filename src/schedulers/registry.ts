@@ -7,6 +7,7 @@ import { EulerDiscreteScheduler } from './euler.js'
 import { EulerAncestralDiscreteScheduler } from './euler-ancestral.js'
 import { FlowMatchEulerDiscreteScheduler } from './flow-match-euler.js'
 import { HeunDiscreteScheduler } from './heun.js'
+import { Kandinsky3FlashScheduler, Kandinsky3Scheduler } from './kandinsky3.js'
 import { LCMScheduler } from './lcm.js'
 import { PNDMScheduler } from './pndm.js'
 import type { Scheduler } from './scheduler.js'
@@ -31,9 +32,11 @@ const schedulers: readonly (readonly [SchedulerClass, string, ...string[]])[] = 
   [PNDMScheduler, 'pndm'],
   [LCMScheduler, 'lcm'],
   [FlowMatchEulerDiscreteScheduler, 'flow_match'],
+  [Kandinsky3Scheduler, 'kandinsky3'],
+  [Kandinsky3FlashScheduler, 'kandinsky3_flash'],
 ]
 
-/** diffusers' class names of all schedulers. */
+/** Class names of all schedulers, diffusers' where it has them. */
 export const schedulerNames: readonly string[] = Object.freeze(schedulers.map(([{ name }]) => name))
 
 /** The short name of each. */

@@ -57,6 +57,11 @@ export interface Scheduler {
    * @throws KandinskyError `INVALID_ARGUMENT` unless `index` is a multiple of `order` in the range of `timesteps`
    */
   setBeginIndex(index: number): void
+  /**
+   * The first sample of a run from noise, where it is not that noise times `initNoiseSigma`; draws more of it.
+   * @param noise as a run begins with
+   */
+  startFrom?(noise: Tensor, generator: RandomSource | readonly RandomSource[]): Tensor
   /** What the model is to be given for `sample` at `timestep`. */
   scaleModelInput(sample: Tensor, timestep: number): Tensor
   /**

@@ -3,11 +3,12 @@ import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import path from 'node:path'
-import test, { before } from 'node:test'
+import test, { after, before } from 'node:test'
 import { promisify } from 'node:util'
 import { loadImage } from '../../dist/index.js'
 import { checkpoint, fixtures } from '../helpers/cases.mjs'
 import { temporaryFolder } from '../helpers/files.mjs'
+import { writePublished } from '../helpers/published-kandinsky3.mjs'
 
 const root = path.resolve(import.meta.dirname, '../..')
 const compiled = path.join(root, 'build', 'examples')
@@ -22,6 +23,8 @@ const controlnet = { model: checkpoint('kandinsky-2-2-controlnet-depth'), ...sma
 const cat = picture('plasma_320x240.png')
 const depth = picture('depth_a_64x64.png')
 
+const kandinsky3Inpainting = path.join(writePublished(temporaryFolder({ after }), ['_inpainting']), 'weights')
+
 /** Settings of each example, and the size of what it writes. */
 const examples = {
   'text-to-image': [decoder, 64, 64],
@@ -33,6 +36,7 @@ const examples = {
   'controlnet-image-to-image': [{ ...controlnet, image: cat, hint: depth }, 64, 64],
   steps: [decoder, 64, 64],
   'kandinsky-3': [{ model: checkpoint('kandinsky-3'), size: 64, steps: 4 }, 64, 64],
+  'kandinsky-3-inpainting': [{ model: kandinsky3Inpainting, image: cat, steps: 4 }, 320, 192],
   'kandinsky-3-image-to-image': [{ model: checkpoint('kandinsky-3'), image: cat, steps: 4 }, 320, 256],
 }
 

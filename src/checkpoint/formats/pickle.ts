@@ -74,6 +74,8 @@ const MARK = Symbol('mark')
 const MAX_INSTRUCTIONS = 1_000_000
 /** Lists, tuples and dicts, of which a tensor takes about six. */
 const MAX_CONTAINERS = 100_000
+/** State dicts in a state dict, as `{'unet': {...}, 'null_embedding': tensor}`. */
+const MAX_DEPTH = 2
 /** Of a tensor; torch itself has 64. */
 const MAX_DIMENSIONS = 64
 
@@ -81,6 +83,7 @@ const MAX_DIMENSIONS = 64
  * Reads a pickled state dict.
  * @param data the archive's data.pkl
  * @param path names the file in errors
+ * @returns tensors of a dict in the dict have its name and a point before theirs
  * @throws KandinskyError `BAD_FILE` for anything but a dict from names to tensors
  */
 export function unpickleTensors(data: Buffer, path: string): Map<string, PickledTensor> {
@@ -112,11 +115,19 @@ export function unpickleLegacy(data: Buffer, path: string) {
 function stateDict(root: Value, path: string): Map<string, PickledTensor> {
   if (!(root instanceof Map)) throw badFile(path, 'holds no state dict (a dict from names to tensors)')
   const tensors = new Map<string, PickledTensor>()
-  for (const [name, value] of root) {
-    if (typeof name !== 'string' || !(value instanceof TensorValue))
-      throw badFile(path, `holds no plain state dict: the entry ${readable(name)} is not a tensor`)
-    tensors.set(name, value.tensor)
+  const add = (dict: Map<Value, Value>, prefix: string, depth: number) => {
+    for (const [name, value] of dict) {
+      if (typeof name === 'string' && value instanceof Map && depth < MAX_DEPTH) {
+        add(value, `${prefix}${name}.`, depth + 1)
+        continue
+      }
+      if (typeof name !== 'string' || !(value instanceof TensorValue))
+        throw badFile(path, `holds no plain state dict: the entry ${readable(name)} is not a tensor`)
+      if (tensors.has(prefix + name)) throw badFile(path, `has the tensor ${readable(prefix + name)} twice`)
+      tensors.set(prefix + name, value.tensor)
+    }
   }
+  add(root, '', 1)
   return tensors
 }
 

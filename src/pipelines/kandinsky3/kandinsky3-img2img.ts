@@ -6,7 +6,7 @@ import { Tensor } from '../../tensor.js'
 import { latentChannels, movqScaleFactor } from '../sampling/autoencoder.js'
 import { type DecodingOptions, decodingOptionNames } from '../sampling/decoding.js'
 import { type ImageStartOptions, imageStart } from '../sampling/image-start.js'
-import { Kandinsky3Base, type Kandinsky3Job } from './pipeline.js'
+import { Kandinsky3Base, type Kandinsky3Job, kandinsky3Parts } from './pipeline.js'
 import { type PromptOptions, promptOptionNames } from './prompts.js'
 
 /** `height` and `width` are by default those of the first picture, `numInferenceSteps` 25 and `guidanceScale` 3. */
@@ -14,6 +14,7 @@ export interface Kandinsky3Img2ImgOptions extends DecodingOptions, PromptOptions
 
 /** Changes a picture towards a text with Kandinsky 3, after diffusers' Kandinsky3Img2ImgPipeline. */
 export class Kandinsky3Img2ImgPipeline extends Kandinsky3Base<Kandinsky3Img2ImgOptions> {
+  static readonly parts = kandinsky3Parts('image-to-image with Kandinsky 3', { in_channels: 4 })
   readonly optionNames = [...promptOptionNames, ...decodingOptionNames, 'image', 'strength']
 
   async check(options: Kandinsky3Img2ImgOptions): Promise<Kandinsky3Job> {

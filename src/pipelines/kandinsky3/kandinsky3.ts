@@ -2,7 +2,7 @@
 import { type DecodingOptions, decodingOptionNames } from '../sampling/decoding.js'
 import { type HiresFixOption, withHiresFix } from '../sampling/hires-fix.js'
 import { type LatentsOption, noiseStart } from '../sampling/noise-start.js'
-import { Kandinsky3Base, type Kandinsky3Job } from './pipeline.js'
+import { Kandinsky3Base, type Kandinsky3Job, kandinsky3Parts } from './pipeline.js'
 import { type PromptOptions, promptOptionNames } from './prompts.js'
 
 /** `height` and `width` are 1024 by default, `numInferenceSteps` 25 and `guidanceScale` 3. */
@@ -10,6 +10,7 @@ export interface Kandinsky3Options extends DecodingOptions, PromptOptions, Laten
 
 /** Text to picture with Kandinsky 3, after diffusers' Kandinsky3Pipeline. */
 export class Kandinsky3Pipeline extends Kandinsky3Base<Kandinsky3Options> {
+  static readonly parts = kandinsky3Parts('text-to-image with Kandinsky 3', { in_channels: 4 })
   readonly optionNames = [...promptOptionNames, ...decodingOptionNames, 'latents', 'hiresFix']
 
   async check(options: Kandinsky3Options): Promise<Kandinsky3Job> {

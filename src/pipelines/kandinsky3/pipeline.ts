@@ -1,7 +1,8 @@
 // What the pipelines of Kandinsky 3 share: one network reads the prompt, one denoises, MoVQ makes the picture.
 import type { RawImage } from '../../images/image.js'
 import type { Recipe } from '../../images/recipe.js'
-import { Tensor } from '../../tensor.js'
+import type { ConfigValue } from '../../native.js'
+import { concatChannels, concatRows, Tensor } from '../../tensor.js'
 import { T5Tokenizer } from '../../tokenizers/t5.js'
 import { type Exact, expectOptions } from '../call/options.js'
 import { checkCallOptions, streamCall } from '../call/progress.js'
@@ -31,27 +32,41 @@ import {
   type EncodedPrompts,
   encodePrompts,
   type PromptOptions,
+  type TextInputs,
   textConditioning,
+  unetText,
 } from './prompts.js'
 
-const parts = {
-  scheduler: scheduler(),
-  tokenizer: tokenizer(T5Tokenizer),
-  defaults: callDefaults(),
-  unet: network('Kandinsky3UNet'),
-  movq: network('VQModel'),
-  // By far the largest network; it is in memory only while it reads a prompt.
-  textEncoder: network('T5EncoderModel', { late: true }),
-  identity: modelIdentity(),
+/**
+ * The parts of a Kandinsky 3 pipeline.
+ * @param purpose what it does, for messages
+ * @param config what the UNet must have been trained for
+ */
+export function kandinsky3Parts(purpose: string, config: Record<string, ConfigValue>) {
+  return {
+    scheduler: scheduler(),
+    tokenizer: tokenizer(T5Tokenizer),
+    defaults: callDefaults(),
+    unet: network('Kandinsky3UNet', { purpose, config }),
+    movq: network('VQModel'),
+    // By far the largest network; it is in memory only while it reads a prompt.
+    textEncoder: network('T5EncoderModel', { late: true }),
+    identity: modelIdentity(),
+  }
 }
 /** What a Kandinsky 3 pipeline is made of. */
-export type Kandinsky3Components = ComponentsOf<typeof parts>
+export type Kandinsky3Components = ComponentsOf<ReturnType<typeof kandinsky3Parts>>
+
+/** Where a run begins, and what the UNet sees behind the latents: one row per picture. */
+export interface Kandinsky3Start extends Start {
+  extraChannels?: Tensor
+}
 
 /** A call that is checked; nothing is computed yet. */
 export interface Kandinsky3Job extends CheckedCall, Runs {
   prompts: CheckedPrompts
   /** computes what precedes the loop, and draws its noise */
-  begin(): Promise<Start>
+  begin(): Promise<Kandinsky3Start>
   /** what the pipeline adds to the recipe */
   recipe?: Recipe
   inputs?: RecipeSources['inputs']
@@ -61,7 +76,6 @@ export interface Kandinsky3Job extends CheckedCall, Runs {
 export abstract class Kandinsky3Base<
   Options extends DecodingOptions & PromptOptions,
 > extends SamplingPipeline<Kandinsky3Components> {
-  static readonly parts = parts
   /** Names of the options of `generate`. */
   abstract readonly optionNames: readonly string[]
 
@@ -104,17 +118,21 @@ export abstract class Kandinsky3Base<
     const { guidanceScale, signal, outputType, count, prompts } = job
     const withGuidance = isGuided(guidanceScale)
     const encoded = await encodePrompts(this.components, prompts, withGuidance, signal)
-    type Text = ReturnType<typeof textConditioning>
-    const forward = inParts(async (inputs: Text & { sample: Tensor; timestep: Tensor }) => {
+    const forward = inParts<TextInputs & { sample: Tensor; timestep: Tensor }>(async (inputs) => {
       return (await unet.run('forward', inputs, { signal })).sample
     })
-    const model = (text: Text): Predict => {
-      return (latents, { timestep }) => forward({ ...text, sample: latents, timestep: Tensor.scalar(timestep) })
+    const { extraChannels, ...start } = await job.begin()
+    const model = (text: TextInputs, extra: Tensor | undefined): Predict => {
+      return (latents, { timestep }) => {
+        const sample = extra ? concatChannels([latents, extra]) : latents
+        return forward({ ...text, sample, timestep: Tensor.scalar(timestep) })
+      }
     }
-    const alone = model(textConditioning(encoded, count, false))
-    const models = { alone, both: withGuidance ? model(textConditioning(encoded, count, true)) : alone }
+    const text = await unetText(unet, encoded, signal)
+    const alone = model(textConditioning(text, count, false), extraChannels)
+    const twice = extraChannels && concatRows([extraChannels, extraChannels])
+    const models = { alone, both: withGuidance ? model(textConditioning(text, count, true), twice) : alone }
     const predict = guided(job, models, (batch) => guideBeyond(batch, guidanceScale))
-    const start = await job.begin()
     const preview = job.preview ? await previewer(movq) : undefined
     const latents = await inRuns(job, start, ({ scheduler, generator, forecast }, start, beside) =>
       sample({
@@ -138,9 +156,13 @@ export abstract class Kandinsky3Base<
   }
 
   /** Checks what all tasks share. @param size default height and width */
-  protected checkCall(options: Options, size: Pick<DecodingDefaults, 'height' | 'width'>) {
+  protected checkCall(
+    options: Options,
+    size: Pick<DecodingDefaults, 'height' | 'width'>,
+    pace: Pick<DecodingDefaults, 'numInferenceSteps' | 'guidanceScale'> = { numInferenceSteps: 25, guidanceScale: 3 },
+  ) {
     const prompts = this.#checkPrompts(options)
-    const defaults = { numInferenceSteps: 25, guidanceScale: 3, ...this.components.defaults, ...size }
+    const defaults = { ...pace, ...this.components.defaults, ...size }
     const { scheduler } = this
     const call = checkDecoding(options, prompts.count, { ...this.components, scheduler }, defaults)
     return { ...call, prompts }

@@ -166,14 +166,64 @@ function zerosLike({ embeds, mask }: { embeds: Tensor; mask: Tensor }) {
   return { embeds: zeros(embeds), mask: zeros(mask) }
 }
 
+/** What the UNet's `forward` takes of a text. */
+export type TextInputs = { encoder_attention_mask: Integers } & (
+  | { encoder_hidden_states: Tensor }
+  | { context: Tensor }
+)
+
+/** Prompts as the UNet is to see them. */
+interface UNetText extends EncodedPrompts {
+  input: 'encoder_hidden_states' | 'context'
+}
+
+/**
+ * What the UNet gets of the prompts. The checkpoints of the authors' own code (their config has `null_embedding`) want the
+ * states projected, then zero where nothing was read; no text is not all masked there but one token, their null embedding.
+ */
+export async function unetText(
+  unet: Network<'Kandinsky3UNet'>,
+  encoded: EncodedPrompts,
+  signal?: AbortSignal,
+): Promise<UNetText> {
+  if (unet.config.null_embedding !== true) return { ...encoded, input: 'encoder_hidden_states' }
+  const project = async (states: Tensor, mask: Tensor) => {
+    const { context, null_embedding } = await unet.run('project', { encoder_hidden_states: states }, { signal })
+    const [rows, tokens, width] = context.shape as [number, number, number]
+    const [data, kept] = [new Float32Array(context.data.length), mask.data.slice()]
+    for (let row = 0; row < rows; row++) {
+      const read = kept.subarray(row * tokens, (row + 1) * tokens)
+      const isEmpty = read.every((value) => value === 0)
+      for (let token = 0; token < tokens; token++) {
+        const at = (row * tokens + token) * width
+        if (read[token] === 1) data.set(context.data.subarray(at, at + width), at)
+        else if (isEmpty && token === 0) data.set(null_embedding!.data, at)
+      }
+      if (isEmpty) read[0] = 1
+    }
+    return { states: new Tensor(data, context.shape), mask: new Tensor(kept, mask.shape) }
+  }
+  const positive = await project(encoded.promptEmbeds, encoded.attentionMask)
+  const negative = await project(encoded.negativePromptEmbeds, encoded.negativeAttentionMask)
+  return {
+    input: 'context',
+    promptEmbeds: positive.states,
+    attentionMask: positive.mask,
+    negativePromptEmbeds: negative.states,
+    negativeAttentionMask: negative.mask,
+  }
+}
+
 /** The UNet's inputs, `times` rows per prompt; with guidance the unconditional ones in front. */
-export function textConditioning(encoded: EncodedPrompts, times: number, guided: boolean) {
+export function textConditioning(text: UNetText, times: number, guided: boolean): TextInputs {
   const batched = (positive: Tensor, negative: Tensor) => {
     const rows = repeatRows(positive, times)
     return guided ? concatRows([repeatRows(negative, times), rows]) : rows
   }
-  const states = batched(encoded.promptEmbeds, encoded.negativePromptEmbeds)
-  const mask = batched(encoded.attentionMask, encoded.negativeAttentionMask)
+  const states = batched(text.promptEmbeds, text.negativePromptEmbeds)
+  const mask = batched(text.attentionMask, text.negativeAttentionMask)
   const encoder_attention_mask: Integers = { data: Int32Array.from(mask.data), shape: mask.shape }
-  return { encoder_hidden_states: states, encoder_attention_mask }
+  return text.input === 'context'
+    ? { context: states, encoder_attention_mask }
+    : { encoder_hidden_states: states, encoder_attention_mask }
 }

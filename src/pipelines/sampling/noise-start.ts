@@ -26,5 +26,9 @@ export function initialNoise(
 export function noiseStart(call: CheckedCall, options: LatentsOption): () => Promise<Start> {
   const { scheduler } = call
   const noise = initialNoise(call, options)
-  return async () => ({ timesteps: scheduler.timesteps, latents: scaledNoise(noise(), scheduler) })
+  return async () => {
+    const drawn = noise()
+    const latents = scheduler.startFrom?.(drawn, call.generator) ?? scaledNoise(drawn, scheduler)
+    return { timesteps: scheduler.timesteps, latents }
+  }
 }
