@@ -24,6 +24,7 @@ export interface HiresFix {
 }
 
 /** Text-to-image pipelines that can make large pictures in two runs. */
+/** Two stages in one call; see `HiresFix`. */
 export interface HiresFixOption {
   /**
    * Makes the picture small, enlarges it and goes over it at full size, for pictures larger than the model was trained on.
