@@ -34,6 +34,12 @@ function modelPath(name: string): string {
   return outsideArchive(path.join(__dirname, '..', 'models', `${name}.gguf`))
 }
 
+/** A file of the page that a server shows. */
+function pagePath(name: string): string {
+  const path: typeof Path = require('node:path')
+  return path.join(__dirname, '..', 'page', name)
+}
+
 /** What a worker process runs. */
 function workerPath(): string {
   const path: typeof Path = require('node:path')
@@ -53,4 +59,4 @@ function isBundled(): boolean {
   return !fs.existsSync(path.join(__dirname, 'binaries.cjs'))
 }
 
-export = { loadAddon, addonPath, loadSharp, modelPath, workerPath, loadHostModule, isBundled }
+export = { loadAddon, addonPath, loadSharp, modelPath, pagePath, workerPath, loadHostModule, isBundled }

@@ -6,9 +6,10 @@ import { bodyLimit } from 'hono/body-limit'
 import { KandinskyError } from '../errors.js'
 import { expectOptions } from '../pipelines/call/options.js'
 import { automatic1111 } from './automatic1111.js'
-import { type GuardOptions, guard } from './guard.js'
+import { type GuardOptions, guard, requireToken } from './guard.js'
 import { jobsApi } from './jobs-api.js'
 import { openAi } from './openai.js'
+import { about, page } from './page.js'
 import { Service, type ServiceOptions } from './service.js'
 
 export type { JobLimits } from './jobs.js'
@@ -44,7 +45,11 @@ export function createHandler(options: HandlerOptions = {}): Handler {
   const { token, allowedHosts, allowedOrigins, maxBody = MAX_BODY, ...rest } = options
   const service = new Service(rest)
   const app = new Hono()
-  app.use(guard({ token, allowedHosts, allowedOrigins }))
+  app.use(guard({ allowedHosts, allowedOrigins }))
+  app.get('/healthz', (c) => c.json({ status: 'ok', jobs: service.jobs.size }))
+  // The page itself asks for the token.
+  app.route('/', page())
+  app.use(requireToken({ token }))
   app.use(
     bodyLimit({
       maxSize: maxBody,
@@ -57,7 +62,7 @@ export function createHandler(options: HandlerOptions = {}): Handler {
       },
     }),
   )
-  app.get('/healthz', (c) => c.json({ status: 'ok', jobs: service.jobs.size }))
+  app.get('/about', (c) => c.json(about(service)))
   app.route('/v1', openAi(service))
   app.route('/sdapi/v1', automatic1111(service))
   app.route('/jobs', jobsApi(service))

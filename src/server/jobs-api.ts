@@ -4,12 +4,14 @@ import { streamSSE } from 'hono/streaming'
 import type { RawImage } from '../images/image.js'
 import { Fields, RequestError } from './fields.js'
 import type { Job } from './jobs.js'
+import type { MixPart } from './models.js'
 import { enlarge, explain, fractionOf, readJson, refuse, type Service } from './service.js'
 
 const fieldNames = [
   ...['model', 'prompt', 'negative_prompt', 'n', 'width', 'height', 'steps', 'guidance_scale', 'seed', 'scheduler'],
-  ...['image', 'mask', 'strength'],
+  ...['image', 'mask', 'strength', 'mix'],
 ]
+const MAX_MIX = 16
 const formats = ['png', 'jpeg', 'webp'] as const
 
 export function jobsApi(service: Service): Hono {
@@ -22,10 +24,10 @@ export function jobsApi(service: Service): Hono {
     const fields = new Fields(await readJson(c))
     fields.expect(fieldNames)
     const { ranges } = service
-    const prompt = fields.text('prompt')
-    if (prompt === undefined) throw fields.wrong('prompt', 'a text')
+    const [prompt, mix] = [fields.text('prompt'), mixOf(fields)]
+    if ((prompt === undefined) === (mix === undefined)) throw fields.wrong('prompt', 'a text, or a mix instead,')
     const job = service.submit(c, 'jobs', {
-      ...{ prompt, model: fields.text('model'), negativePrompt: fields.text('negative_prompt') },
+      ...{ prompt, mix, model: fields.text('model'), negativePrompt: fields.text('negative_prompt') },
       count: fields.number('n', ranges.count),
       width: fields.number('width', ranges.side),
       height: fields.number('height', ranges.side),
@@ -79,6 +81,22 @@ export function jobsApi(service: Service): Hono {
       pictures: images.map(({ recipe }, i) => ({ url: `/jobs/${id}/pictures/${i}`, recipe })),
     }
   }
+}
+
+/** `[{ "text": "a cat", "weight": 0.5 }, { "image": "<base64>", "weight": 0.5 }]` */
+function mixOf(fields: Fields): MixPart[] | undefined {
+  const given = fields.get('mix')
+  if (given === undefined) return undefined
+  if (!Array.isArray(given) || given.length < 1 || given.length > MAX_MIX)
+    throw fields.wrong('mix', `a list of 1 to ${MAX_MIX} texts and images with a weight each`)
+  return given.map((entry) => {
+    const part = new Fields(entry)
+    part.expect(['text', 'image', 'weight'])
+    const [text, image, weight] = [part.text('text'), part.picture('image'), part.number('weight')]
+    if (weight === undefined) throw part.wrong('weight', 'a number')
+    if ((text === undefined) === (image === undefined)) throw part.wrong('text', 'a text, or an image instead,')
+    return { item: text ?? image!, weight }
+  })
 }
 
 async function send(c: Context, image: RawImage | undefined): Promise<Response> {

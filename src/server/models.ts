@@ -23,7 +23,10 @@ export interface ServerModel extends Omit<AutoPretrainedOptions<Task>, 'task' | 
 export interface PictureRequest {
   /** the first model without it */
   model?: string | undefined
-  prompt: string
+  /** not beside a mix */
+  prompt?: string | undefined
+  /** texts and pictures, each with its weight, instead of a prompt */
+  mix?: readonly MixPart[] | undefined
   negativePrompt?: string | undefined
   /** pictures (default 1); picture i has the seed + i */
   count?: number | undefined
@@ -46,6 +49,12 @@ export interface PictureRequest {
   strength?: number | undefined
   /** made small first; of a model that can do that from a text alone */
   hiresFix?: HiresFix | undefined
+}
+
+/** One item of a mix: a text, or the bytes of a picture's file. */
+export interface MixPart {
+  item: string | Uint8Array
+  weight: number
 }
 
 /** Pixels of a picture that a request brings: beyond any model's use, but no bomb. */
@@ -82,8 +91,9 @@ export class Models {
 
   /** Makes the pictures of a request. Not to be called again before it is done. */
   async draw(request: PictureRequest, job: Job): Promise<RawImage[]> {
-    const { prompt, negativePrompt, count = 1, width, height, steps, guidance, strength, hiresFix } = request
+    const { prompt, mix, negativePrompt, count = 1, width, height, steps, guidance, strength, hiresFix } = request
     const maskImage = await maskOf(request)
+    const wanted = mix ? { mix: await mixOf(mix) } : { prompt }
     const inputs = {
       ...(request.image && { image: await decode('image', request.image, 'RGB') }),
       ...(maskImage && { maskImage }),
@@ -93,7 +103,7 @@ export class Models {
     const { pipe, scheduler } = await this.#load(this.expect(request.model), taskFor(inputs), job)
     pipe.scheduler = request.scheduler === undefined ? scheduler : schedulerByName(request.scheduler, scheduler.config)
     const { images } = (await pipe.generate({
-      prompt,
+      ...wanted,
       negativePrompt,
       ...{ width, height, numInferenceSteps: steps, guidanceScale: guidance, numImagesPerPrompt: count },
       ...inputs,
@@ -156,6 +166,11 @@ export class Models {
       throw error
     }
   }
+}
+
+async function mixOf(parts: readonly MixPart[]) {
+  const items = parts.map(({ item }) => (typeof item === 'string' ? item : decode('mix', item, 'RGB')))
+  return { items: await Promise.all(items), weights: parts.map(({ weight }) => weight) }
 }
 
 /** The mask with what is repainted in white. */

@@ -24,13 +24,14 @@ test('the tarball holds what runs and what is read, and no sources of a build', 
     'models/demo.gguf',
     'models/demo-inpaint.gguf',
     'models/demo.json',
+    'page/index.html',
     'docs/building.md',
     'LICENSE',
     'THIRD_PARTY_NOTICES.md',
   ])
     assert.ok(files.includes(wanted), wanted)
   const folders = new Set(files.filter((file) => file.includes('/')).map((file) => file.split('/')[0]))
-  assert.deepEqual([...folders].sort(), ['cjs', 'dist', 'docs', 'examples', 'models', 'prebuilds'])
+  assert.deepEqual([...folders].sort(), ['cjs', 'dist', 'docs', 'examples', 'models', 'page', 'prebuilds'])
   assert.deepEqual(
     files.filter((file) => /binding\.gyp|CMakeLists|\.(cpp|cu|h|map)$/.test(file)),
     [],

@@ -265,6 +265,39 @@ test('jobs: an id at once, a place in the queue, events, pictures, and an end fo
   assert.equal((await fetch(`${url}/jobs/no-such-job`)).status, 404)
 })
 
+test('jobs mix texts and pictures by weight, as the library does', async (t) => {
+  const url = await server(t)
+  const image = await picture(200).toBuffer()
+  const mix = [
+    { text: 'a cat', weight: 0.7 },
+    { image: image.toString('base64'), weight: 0.3 },
+  ]
+  const { id } = await (await post(`${url}/jobs`, { mix, steps: 2, seed: 4 })).json()
+  const job = await jobEnds(url, id)
+  assert.equal(job.state, 'done')
+  assert.deepEqual(job.pictures[0].recipe.mix.weights, [0.7, 0.3])
+  const served = await loadImage(`${url}/jobs/${id}/pictures/0`)
+  const pipe = await AutoPipelineForText2Image.fromPretrained('demo')
+  t.after(() => pipe.dispose())
+  const { images } = await pipe.generate({
+    mix: { items: ['a cat', picture(200)], weights: [0.7, 0.3] },
+    numInferenceSteps: 2,
+    generator: new Generator(4),
+  })
+  assert.deepEqual(served.data, images[0].data)
+  for (const [body, message] of [
+    [{ mix, prompt: 'a cat' }, /a text, or a mix instead/],
+    [{ mix: [] }, /a list of 1 to 16 texts and images/],
+    [{ mix: [{ text: 'a cat' }] }, /a number for weight/],
+    [{ mix: [{ text: 'a', image: 'AAAA', weight: 1 }] }, /a text, or an image instead/],
+    [{ mix: [{ text: 'a', wieght: 1 }] }, /did you mean weight\?/],
+  ]) {
+    const response = await post(`${url}/jobs`, body)
+    assert.equal(response.status, 400, JSON.stringify(body))
+    assert.match((await response.json()).error.message, message)
+  }
+})
+
 test('a client that disconnects ends its own job and no other', async (t) => {
   const events = []
   const url = await server(t, { onEvent: (event) => events.push(event) })
@@ -321,18 +354,52 @@ test('pages of other sites and names of theirs are refused; a token is asked for
   const local = 'http://localhost:7860/v1/models'
   assert.equal(await status(local, { origin: 'http://localhost:7860' }), 200)
   assert.equal(await status(local, { origin: 'https://app.example.org' }), 200)
-  for (const headers of [{ origin: 'https://evil.example' }, { origin: 'null' }, { 'sec-fetch-site': 'cross-site' }])
+  for (const headers of [
+    ...[{ origin: 'https://evil.example' }, { origin: 'null' }, { origin: 'http://localhost:3000' }],
+    ...[{ 'sec-fetch-site': 'cross-site' }, { 'sec-fetch-site': 'same-site' }],
+  ])
     assert.equal(await status(local, headers), 403, JSON.stringify(headers))
+  // A link to the page from elsewhere is no request of that page's.
+  const link = { 'sec-fetch-site': 'cross-site', 'sec-fetch-dest': 'document' }
+  assert.equal(await status('http://localhost:7860/', link), 200)
+  assert.equal(
+    await status('http://localhost:7860/', { 'sec-fetch-site': 'cross-site', 'sec-fetch-dest': 'iframe' }),
+    403,
+  )
+
+  const preflight = await handler.fetch(
+    new Request('http://localhost:7860/v1/images/generations', {
+      method: 'OPTIONS',
+      headers: {
+        origin: 'https://app.example.org',
+        'access-control-request-headers': 'authorization,x-stainless-lang',
+      },
+    }),
+  )
+  assert.equal(preflight.status, 204)
+  assert.equal(preflight.headers.get('access-control-allow-origin'), 'https://app.example.org')
+  assert.equal(preflight.headers.get('access-control-allow-headers'), 'authorization,x-stainless-lang')
 
   const secret = createHandler({ token: 'open sesame' })
   const basic = `Basic ${Buffer.from('user:open sesame').toString('base64')}`
   for (const [authorization, expected] of [
     ['', 401],
     ['Bearer other', 401],
+    ['Bearer open sesame', 200],
     [basic, 200],
   ])
     assert.equal(await status(local, { authorization }, secret), expected, authorization)
-  assert.equal(await status('http://localhost/healthz', {}, secret), 200)
+  for (const open of ['/healthz', '/', '/page/main.js'])
+    assert.equal(await status(`http://localhost${open}`, {}, secret), 200, open)
+  for (const path of [
+    '/about',
+    '/jobs/x',
+    '/metrics',
+    '/page/',
+    '/page/../package.json',
+    '/page/%2e%2e%2fpackage.json',
+  ])
+    assert.equal(await status(`http://localhost${path}`, {}, secret), 401, path)
   assert.throws(() => createHandler({ tokens: 'x' }), /did you mean token\?/)
 })
 
