@@ -16,9 +16,10 @@ const pages = ['README.md', ...readdirSync(path.join(root, 'docs')).map((name) =
 
 /** What a snippet takes from the text around it. */
 const surroundings = `
-import type { KandinskyV22Pipeline, KandinskyV22PriorPipeline, RawImage } from 'node-kandinsky'
+import type { KandinskyV22CombinedPipeline, KandinskyV22Pipeline, KandinskyV22PriorPipeline, RawImage } from 'node-kandinsky'
 declare global {
   const prior: KandinskyV22PriorPipeline
+  const pipe: KandinskyV22CombinedPipeline
   const decoder: KandinskyV22Pipeline
   const image: RawImage
 }`
