@@ -25,6 +25,19 @@ const required = `const kandinsky = require('node-kandinsky')\n${draw}\ndraw(kan
 const testOf = (load) =>
   `${load}\n${draw}\ntest('draws', async () => expect(await draw(kandinsky)).toBe('${drawn}'), 60000)`
 
+/** A server inside another, asked for a picture by OpenAI's API. */
+const serving = (listen) => `import { getRequestListener } from '@hono/node-server'
+import { createHandler } from 'node-kandinsky/server'
+const handler = createHandler()
+const listener = getRequestListener(handler.fetch)
+${listen}
+const response = await fetch('http://127.0.0.1:3918/pictures/v1/images/generations', { method: 'POST',
+  headers: { 'content-type': 'application/json' }, body: JSON.stringify({ prompt: 'a cat', steps: 2 }) })
+const { size, data } = await response.json()
+console.log('drawn', size.split('x')[0], Buffer.from(data[0].b64_json, 'base64').toString('latin1', 1, 4))
+await handler.close()
+process.exit()`
+
 /**
  * `tools` are what the application depends on beside the package, `files` what it consists of, `steps` commands (bin of a
  * tool and its arguments), of which the last one must print that it has drawn, or `passes` without.
@@ -107,6 +120,34 @@ const hosts = {
       [node, 'ask.mjs'],
     ],
     env: { NEXT_TELEMETRY_DISABLED: '1' },
+  },
+  express: {
+    tools: { express: '5.3.0', '@hono/node-server': '2.1.9', hono: '4.13.19' },
+    files: {
+      'entry.mjs': serving(`import express from 'express'
+const app = express()
+app.use('/pictures', listener)
+await new Promise((resolve) => app.listen(3918, '127.0.0.1', resolve))`),
+    },
+    steps: [[node, 'entry.mjs']],
+  },
+  fastify: {
+    tools: { fastify: '5.12.8', '@hono/node-server': '2.1.9', hono: '4.13.19' },
+    files: {
+      'entry.mjs': serving(`import Fastify from 'fastify'
+const app = Fastify()
+app.register(async (pictures) => {
+  pictures.removeAllContentTypeParsers()
+  pictures.addContentTypeParser('*', (request, body, done) => done(null))
+  pictures.all('/*', (request, reply) => {
+    reply.hijack()
+    request.raw.url = request.raw.url.slice('/pictures'.length)
+    listener(request.raw, reply.raw)
+  })
+}, { prefix: '/pictures' })
+await app.listen({ port: 3918 })`),
+    },
+    steps: [[node, 'entry.mjs']],
   },
   jest: {
     tools: { jest: '30.5.2' },

@@ -1,13 +1,15 @@
 // The API of AUTOMATIC1111's web UI (modules/api/{api,models}.py in its repository), as SillyTavern, Open WebUI and others
 // use it: pictures as base64, one progress for all, and lists that they ask for before they begin.
 import { Hono } from 'hono'
-import type { RawImage } from '../images/image.js'
+import { blend, gaussianBlur } from '../images/blur.js'
+import { RawImage } from '../images/image.js'
 import { formatParameters } from '../images/recipe.js'
 import { schedulerNames, schedulerShortNames } from '../schedulers/registry.js'
 import { version } from '../version.js'
+import { Tasks } from './automatic1111-tasks.js'
 import { Fields, RequestError } from './fields.js'
 import type { Job } from './jobs.js'
-import type { PictureRequest } from './models.js'
+import { decode, maskOf, type PictureRequest } from './models.js'
 import { enlarge, explain, fractionOf, readJson, refuse, type Service, toBase64 } from './service.js'
 
 const API = 'automatic1111'
@@ -15,7 +17,7 @@ const API = 'automatic1111'
 const understood = [
   ...['prompt', 'negative_prompt', 'seed', 'sampler_name', 'sampler_index', 'steps', 'cfg_scale', 'width', 'height'],
   ...['batch_size', 'n_iter', 'denoising_strength', 'override_settings', 'send_images', 'init_images', 'mask'],
-  ...['inpainting_mask_invert', 'enable_hr', 'hr_scale'],
+  ...['inpainting_mask_invert', 'mask_blur', 'enable_hr', 'hr_scale', 'force_task_id'],
 ]
 /** Names of samplers that UIs have in their lists, as ours are called. */
 const samplers: readonly (readonly [string, string])[] = [
@@ -30,22 +32,29 @@ const samplers: readonly (readonly [string, string])[] = [
   ['DDPM', 'ddpm'],
 ]
 
-export function automatic1111(service: Service): Hono {
+/** Routes under `/sdapi/v1`, and those under `/internal` that clients ask for the progress of a request of theirs. */
+export function automatic1111(service: Service): { api: Hono; internal: Hono } {
   /** the model that requests without one get, which UIs set as an option */
   let chosen: string | undefined
-  const app = new Hono()
-  app.onError((cause, c) => {
-    const error = explain(cause)
-    return refuse(c, service, { error: error.code, detail: error.message, errors: error.message }, error)
-  })
+  const tasks = new Tasks()
+  const [app, internal] = [new Hono(), tasks.routes(service)]
+  for (const each of [app, internal])
+    each.onError((cause, c) => {
+      const error = explain(cause)
+      return refuse(c, service, { error: error.code, detail: error.message, errors: error.message }, error)
+    })
 
   for (const kind of ['txt2img', 'img2img'] as const)
     app.post(`/${kind}`, async (c) => {
       const given = await readJson(c)
       const fields = new Fields(given)
       const request = requestOf(fields, kind)
+      const blur = fields.number('mask_blur', { min: 0, max: MAX_BLUR })
+      const name = tasks.nameOf(fields)
       const job = service.submit(c, API, request, c.req.raw.signal)
-      const images = await resultOf(job)
+      if (name !== undefined) tasks.add(name, job)
+      const made = await resultOf(job)
+      const images = request.mask && blur !== undefined ? await feather(made, request, blur) : made
       const encoded =
         fields.flag('send_images') === false ? [] : await Promise.all(images.map((image) => toBase64(image)))
       return c.json({
@@ -113,7 +122,7 @@ export function automatic1111(service: Service): Hono {
   app.get('/cmd-flags', (c) => c.json({}))
   app.get('/memory', (c) => c.json({ ram: { used: process.memoryUsage.rss() }, cuda: {} }))
   app.post('/refresh-checkpoints', (c) => c.json(null))
-  return app
+  return { api: app, internal }
 
   function requestOf(fields: Fields, kind: 'txt2img' | 'img2img'): PictureRequest {
     const { ranges } = service
@@ -192,6 +201,18 @@ export function automatic1111(service: Service): Hono {
 /** theirs, where none is given */
 const DENOISING_STRENGTH = 0.75
 const HR_SCALE = 2
+
+/** in pixels, theirs */
+const MAX_BLUR = 64
+
+/** Beyond the mask, whose edge is blurred, the pixels of the start picture. */
+async function feather(images: readonly RawImage[], request: PictureRequest, sigma: number): Promise<RawImage[]> {
+  const [under, mask] = await Promise.all([decode('init_images', request.image!, 'RGB'), maskOf(request)])
+  return images.map(({ data, width, height, recipe }) => {
+    const soft = gaussianBlur(mask!.resize(width, height), sigma)
+    return new RawImage(blend(under.resize(width, height).data, data, soft), width, height, 3, recipe)
+  })
+}
 
 /** What has been interrupted is answered with what there is of it, as they do. */
 async function resultOf(job: Job): Promise<RawImage[]> {

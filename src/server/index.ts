@@ -64,7 +64,9 @@ export function createHandler(options: HandlerOptions = {}): Handler {
   )
   app.get('/about', (c) => c.json(about(service)))
   app.route('/v1', openAi(service))
-  app.route('/sdapi/v1', automatic1111(service))
+  const { api, internal } = automatic1111(service)
+  app.route('/sdapi/v1', api)
+  app.route('/internal', internal)
   app.route('/jobs', jobsApi(service))
   return {
     fetch: (request, env) => app.fetch(request, env as object),

@@ -174,7 +174,7 @@ async function mixOf(parts: readonly MixPart[]) {
 }
 
 /** The mask with what is repainted in white. */
-async function maskOf({ image, mask, repaint = 'white' }: PictureRequest): Promise<RawImage | undefined> {
+export async function maskOf({ image, mask, repaint = 'white' }: PictureRequest): Promise<RawImage | undefined> {
   if (repaint === 'transparent') {
     const source = mask ?? image
     const picture = source && (await decode(mask ? 'mask' : 'image', source, 'RGBA'))
@@ -193,7 +193,8 @@ async function maskOf({ image, mask, repaint = 'white' }: PictureRequest): Promi
   return new RawImage(repaint === 'black' ? data.map((value) => 255 - value) : data, width, height, 1)
 }
 
-async function decode(field: string, bytes: Uint8Array, mode: 'RGB' | 'RGBA' | 'L'): Promise<RawImage> {
+/** Of at most so many pixels. @throws RequestError naming the field */
+export async function decode(field: string, bytes: Uint8Array, mode: 'RGB' | 'RGBA' | 'L'): Promise<RawImage> {
   try {
     return await loadImage(bytes, { maxPixels: maxInputPixels, mode })
   } catch (error) {

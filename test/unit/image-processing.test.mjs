@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { gaussianBlur } from '../../dist/images/blur.js'
 import { loadImage, RawImage } from '../../dist/images/image.js'
 import {
   clipPreprocess,
@@ -285,4 +286,23 @@ it('an array mask beside a picture may have another size; beside a tensor it may
   const tensor = new Tensor(new Float32Array(3 * 64 * 64), [3, 64, 64])
   const given = prepareMaskAndMaskedImage(tensor, white, { height: 64, width: 64 })
   await assert.rejects(given, { code: 'SHAPE_MISMATCH', message: /\[1, 1, 64, 64\]/ })
+})
+
+it('a blurred step is the integral of a Gaussian, and what is even stays', () => {
+  // A deviation that running means have exactly: radius 6.
+  const [width, height, sigma] = [101, 7, Math.sqrt(42)]
+  const blurred = (data, by) => gaussianBlur({ data, width, height, channels: 1 }, by)
+  const step = Uint8Array.from({ length: width * height }, (_, i) => (i % width >= 50 ? 255 : 0))
+  const integral = (end) => {
+    let sum = 0
+    for (let x = -6; x < end; x += 0.01) sum += (Math.exp((-x * x) / 2) * 0.01) / Math.sqrt(2 * Math.PI)
+    return sum
+  }
+  for (const [i, value] of blurred(step, sigma).entries()) {
+    const expected = 255 * integral(((i % width) - 49.5) / sigma)
+    assert.ok(Math.abs(value - expected) < 5, `column ${i % width}: ${value} instead of ${expected}`)
+  }
+  const even = new Uint8Array(width * height).fill(200)
+  assert.deepEqual(blurred(even, sigma), even)
+  assert.deepEqual(blurred(step, 0), step)
 })

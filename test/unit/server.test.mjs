@@ -186,6 +186,12 @@ test('AUTOMATIC1111: text to picture with a true info, picture to picture, masks
   assert.ok(upper < 220 && keptLower > 235, `${upper}, ${keptLower}`)
   const [keptUpper, lower] = await repaint({ mask: encoded, inpainting_mask_invert: 1 })
   assert.ok(lower < 220 && keptUpper > 235, `${keptUpper}, ${lower}`)
+  // Beyond the mask it is the start picture itself, up to a soft edge.
+  const [, untouched] = await repaint({ mask: encoded, mask_blur: 0 })
+  assert.equal(untouched, 255)
+  const [, softened] = await repaint({ mask: encoded, mask_blur: 4 })
+  assert.ok(softened < 255 && softened > 250, `${softened}`)
+  assert.equal((await post(`${url}/img2img`, { ...quick, mask_blur: 65, init_images: [start] })).status, 400)
   assert.equal((await repaint({ denoising_strength: 0.5 })).length, 2)
   assert.equal((await post(`${url}/txt2img`, { ...request, sampler_name: 'DPM fast' })).status, 404)
 })
@@ -232,6 +238,31 @@ test('AUTOMATIC1111: the lists that clients ask for, progress while a picture is
   const { images, info } = await (await drawing).json()
   assert.equal(JSON.parse(info).interrupted, true)
   assert.equal(images.length, 1)
+})
+
+test('AUTOMATIC1111: a request that names itself is asked for by that name, waiting, running and done', async (t) => {
+  const url = await server(t)
+  const progress = async (body) => (await post(`${url}/internal/progress`, body)).json()
+  const [running, waiting] = ['one', 'two'].map((name, i) =>
+    post(`${url}/sdapi/v1/txt2img`, { ...quick, steps: i === 0 ? 300 : 2, force_task_id: name }),
+  )
+  let one
+  do one = await progress({ id_task: 'one' })
+  while (!one.live_preview)
+  assert.deepEqual([one.active, one.queued, one.completed], [true, false, false])
+  assert.ok(one.progress > 0 && one.progress < 1 && one.eta > 0)
+  assert.match(one.live_preview, /^data:image\/png;base64,/)
+  const two = await progress({ id_task: 'two' })
+  assert.deepEqual([two.active, two.queued, two.completed, two.textinfo], [false, true, false, 'In queue: 1'])
+  assert.deepEqual(await get(`${url}/internal/pending-tasks`), { size: 1, tasks: ['two'] })
+  assert.equal((await progress({ id_task: 'one', live_preview: false })).live_preview, null)
+  assert.equal((await post(`${url}/sdapi/v1/txt2img`, { ...quick, force_task_id: 'two' })).status, 409)
+  await post(`${url}/sdapi/v1/interrupt`, {})
+  assert.equal((await running).status, 200)
+  assert.equal((await waiting).status, 200)
+  assert.equal((await progress({ id_task: 'two' })).completed, true)
+  const unknown = await progress({ id_task: 'three' })
+  assert.deepEqual([unknown.active, unknown.queued, unknown.completed], [false, false, false])
 })
 
 test('jobs: an id at once, a place in the queue, events, pictures, and an end for each by its own', async (t) => {
