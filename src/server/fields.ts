@@ -26,6 +26,8 @@ export interface NumberRange {
 }
 
 const MAX_TEXT = 100_000
+/** Beyond any client's; a million of them would take seconds. */
+const MAX_FIELDS = 1000
 const MAX_QUOTED = 40
 
 export class Fields {
@@ -35,6 +37,7 @@ export class Fields {
   constructor(given: unknown) {
     if (typeof given !== 'object' || given === null || Array.isArray(given))
       throw new RequestError(400, 'Expected a JSON object in the body')
+    if (Object.keys(given).length > MAX_FIELDS) throw new RequestError(400, `Expected at most ${MAX_FIELDS} fields`)
     this.#given = given as Record<string, unknown>
   }
 

@@ -34,7 +34,17 @@ export interface Handler {
 }
 
 const optionNames = [
-  ...['models', 'maxLoaded', 'maxSide', 'onEvent', 'maxJobs', 'maxJobsPerClient', 'keepMs', 'keepBytes'],
+  ...[
+    'models',
+    'maxLoaded',
+    'maxSide',
+    'maxInputBytes',
+    'onEvent',
+    'maxJobs',
+    'maxJobsPerClient',
+    'keepMs',
+    'keepBytes',
+  ],
   ...['token', 'allowedHosts', 'allowedOrigins', 'maxBody'],
 ]
 const MAX_BODY = 32 * 2 ** 20

@@ -28,6 +28,8 @@ export interface ServiceOptions extends JobLimits {
   maxLoaded?: number | undefined
   /** largest width and height that may be asked for, in pixels (default 2048) */
   maxSide?: number | undefined
+  /** bytes of start pictures, masks and mixes that jobs bring and keep until they are over (default 512 MiB) */
+  maxInputBytes?: number | undefined
   /** called with every job that ends */
   onEvent?: ((event: ServerEvent) => void) | undefined
 }
@@ -41,8 +43,18 @@ export class Service {
   readonly jobs: JobQueue
   readonly started = Math.floor(Date.now() / 1000)
   readonly #maxSide: number
+  readonly #maxInputBytes: number
+  #inputBytes = 0
 
-  constructor({ models = { demo }, maxLoaded = 2, maxSide = 2048, onEvent, ...limits }: ServiceOptions) {
+  constructor(options: ServiceOptions) {
+    const {
+      models = { demo },
+      maxLoaded = 2,
+      maxSide = 2048,
+      maxInputBytes = 512 * 2 ** 20,
+      onEvent,
+      ...limits
+    } = options
     const named = Object.entries(models).map(
       ([name, model]) => [name, typeof model === 'string' ? { source: model } : model] as const,
     )
@@ -50,6 +62,7 @@ export class Service {
     this.models = new Models(new Map(named), maxLoaded)
     this.jobs = new JobQueue(limits, (job) => onEvent?.(eventOf(job)))
     this.#maxSide = maxSide
+    this.#maxInputBytes = maxInputBytes
   }
 
   /** Ranges of the numbers that every API has under names of its own. */
@@ -83,7 +96,15 @@ export class Service {
     const model = this.models.expect(request.model)
     if (request.scheduler !== undefined) schedulerByName(request.scheduler, {})
     if (request.mask && !request.image) throw new RequestError(400, 'A mask needs an image', null, 'mask')
+    const bytes = inputBytesOf(request)
+    if (bytes > 0 && this.#inputBytes > 0 && this.#inputBytes + bytes > this.#maxInputBytes)
+      throw new RequestError(429, 'Waiting jobs brought too many pictures: try again later', 'rate_limit_exceeded')
     const job = this.jobs.add(new Job(clientOf(c), api), (own) => this.models.draw({ ...request, model }, own))
+    this.#inputBytes += bytes
+    const release = () => {
+      this.#inputBytes -= bytes
+    }
+    job.result().then(release, release)
     if (signal?.aborted) job.cancel()
     else signal?.addEventListener('abort', () => job.cancel(), { once: true })
     return job
@@ -93,6 +114,10 @@ export class Service {
     await this.jobs.close()
     await this.models.dispose()
   }
+}
+
+function inputBytesOf({ image, mask, mix = [] }: PictureRequest): number {
+  return [image, mask, ...mix.map(({ item }) => item)].reduce((sum, input) => sum + (input?.length ?? 0), 0)
 }
 
 /** An error as a client may see it. What is not the client's own says nothing of this machine. */

@@ -115,11 +115,27 @@ test('partial pictures are streamed, then the whole one', async (t) => {
   assert.equal(data[0].b64_json, events.at(-1).b64_json)
 })
 
+test('edits are streamed as well, under names of their own', async (t) => {
+  const client = new OpenAI({ baseURL: `${await server(t)}/v1`, apiKey: 'none' })
+  const image = await toFile(await picture(255).toBuffer(), 'picture.png', { type: 'image/png' })
+  const events = []
+  const stream = await client.images.edit({ ...quick, image, strength: 1, steps: 6, stream: true, partial_images: 1 })
+  for await (const event of stream) events.push(event)
+  assert.deepEqual(
+    events.map(({ type }) => type),
+    ['image_edit.partial_image', 'image_edit.completed'],
+  )
+  const { usage, size, output_format } = events[1]
+  assert.deepEqual([usage.total_tokens, size, output_format], [0, '128x128', 'png'])
+})
+
 test('what is wrong is said by the name of the field, before anything is made, and without paths', async (t) => {
   const url = `${await server(t, { models: { broken: '/no/such/model.gguf' } })}/v1/images/generations`
   for (const [body, status, param, message] of [
     ['{', 400, null, /Expected JSON/],
     ['[]', 400, null, /Expected a JSON object/],
+    [Object.fromEntries(Array.from({ length: 1001 }, (_, i) => [i, 1])), 400, null, /at most 1000 fields/],
+    ['{"__proto__": {"prompt": "a cat"}}', 400, '__proto__', /Unknown field "__proto__"/],
     [{}, 400, 'prompt', /a text for prompt but received undefined/],
     [{ ...quick, stepps: 3 }, 400, 'stepps', /did you mean steps\?/],
     [{ ...quick, steps: 'ten' }, 400, 'steps', /from 1 to 1000 for steps but received "ten"/],
@@ -361,6 +377,19 @@ test('beyond the limits, of one client or in all, is 429 with a time to come bac
     await jobEnds(url, id)
     assert.equal((await post(`${url}/v1/images/generations`, quick)).status, 200)
   }
+})
+
+test('pictures that jobs bring have a limit in all; one job is always taken', async (t) => {
+  const url = await server(t, { maxInputBytes: 100 })
+  const image = (await picture(255).toBuffer()).toString('base64')
+  const { id } = await (await post(`${url}/jobs`, { ...quick, image, steps: 900, strength: 1 })).json()
+  const refused = await post(`${url}/jobs`, { mix: [{ image, weight: 1 }] })
+  assert.equal(refused.status, 429)
+  assert.ok(Number(refused.headers.get('retry-after')) >= 1)
+  assert.equal((await post(`${url}/jobs`, quick)).status, 202)
+  await fetch(`${url}/jobs/${id}`, { method: 'DELETE' })
+  await jobEnds(url, id)
+  assert.equal((await post(`${url}/jobs`, { ...quick, image })).status, 202)
 })
 
 test('finished jobs leave when they were kept long enough or take too much', async (t) => {
