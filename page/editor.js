@@ -4,8 +4,6 @@ import { byId, toBlob } from './elements.js'
 const dialog = byId('editor')
 const board = byId('board')
 const layerRadios = [...dialog.querySelectorAll('[name=layer]')]
-/** Sides of what is sent; larger pictures are made smaller. */
-const MAX_SIDE = 2048
 const MASK = '#6e5bd6'
 const MASK_OPACITY = 0.6
 
@@ -25,8 +23,7 @@ let finish
  */
 export async function openEditor(start, layer) {
   picture = await createImageBitmap(start.picture)
-  const scale = Math.min(1, MAX_SIDE / Math.max(picture.width, picture.height))
-  const [width, height] = [picture.width, picture.height].map((side) => Math.max(1, Math.round(side * scale)))
+  const { width, height } = picture
   paint = canvasOf(width, height)
   mask = canvasOf(width, height)
   Object.assign(board, { width, height })

@@ -1,6 +1,6 @@
 // The form and the settings that it stands for. Settings hold pictures as blobs; a request has them as base64.
 import { openEditor } from './editor.js'
-import { byId, chooseFile, element } from './elements.js'
+import { byId, chooseFile, element, readPicture, toBlob } from './elements.js'
 import { readMix, writeMix } from './mix.js'
 
 const form = byId('form')
@@ -26,7 +26,7 @@ for (const radio of fields.mode)
 fields.strength.addEventListener('input', showStrength)
 byId('start-choose').addEventListener('click', async () => {
   const file = await chooseFile()
-  if (file) await startFrom(file)
+  if (file) byId('start-choose').dispatchEvent(new CustomEvent('picture', { detail: file, bubbles: true }))
 })
 byId('start-draw').addEventListener('click', async () => {
   const [width, height] = ['width', 'height'].map((name) => Number(fields[name].value) || 512)
@@ -34,7 +34,7 @@ byId('start-draw').addEventListener('click', async () => {
   const context = sheet.getContext('2d')
   context.fillStyle = 'white'
   context.fillRect(0, 0, width, height)
-  await edit({ picture: await new Promise((resolve) => sheet.toBlob(resolve)), strokes: [] }, 'paint')
+  await edit({ picture: await toBlob(sheet), strokes: [] }, 'paint')
 })
 for (const id of ['start-edit', 'start-mask']) byId(id).addEventListener('click', () => edit(start, 'mask'))
 byId('start-remove').addEventListener('click', () => {
@@ -125,15 +125,12 @@ export async function requestOf(settings) {
 
 /** Begins with a picture. @throws Error for a file that is none */
 export async function startFrom(picture) {
-  const bitmap = await createImageBitmap(picture).catch(() => {
-    throw new Error('This file is no picture that the browser can read.')
-  })
-  const scale = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height))
+  const { blob, ...size } = await readPicture(picture)
+  const scale = Math.min(1, MAX_SIDE / Math.max(size.width, size.height))
   if (fields.width.value === '' && fields.height.value === '')
     for (const name of ['width', 'height'])
-      fields[name].value = Math.max(1, Math.round((bitmap[name] * scale) / MULTIPLE)) * MULTIPLE
-  bitmap.close()
-  show({ picture, strokes: [], flat: picture })
+      fields[name].value = Math.max(1, Math.round((size[name] * scale) / MULTIPLE)) * MULTIPLE
+  show({ picture: blob, strokes: [], flat: blob })
 }
 
 async function edit(from, layer) {

@@ -9,6 +9,8 @@ const list = byId('gallery')
 const entries = []
 /** @type {Entry | undefined} */
 let chosen
+/** somebody looks at a picture: what is being made stays out of the way */
+let isHeld = false
 
 export async function openGallery() {
   for (const entry of (await load()).reverse()) insert(entry)
@@ -18,9 +20,14 @@ export async function openGallery() {
 /** Adds a picture, and shows it. */
 export async function addPicture(blob, recipe, settings) {
   const entry = insert({ id: crypto.randomUUID(), made: Date.now(), blob, recipe, settings })
-  choose(entry)
+  if (!isHeld) choose(entry)
   const { url: _, button: __, ...kept } = entry
   await save(kept)
+}
+
+/** From now on what is being made is shown. */
+export function release() {
+  isHeld = false
 }
 
 /** @returns {Entry | undefined} what is shown */
@@ -28,6 +35,7 @@ export const chosenPicture = () => chosen
 
 /** What is being made, in place of a picture. */
 export function showPreview(url, title) {
+  if (isHeld) return
   mark(undefined)
   byId('empty').hidden = true
   byId('shown').hidden = false
@@ -63,9 +71,15 @@ export function move(by) {
   const at = entries.indexOf(chosen)
   const next = entries[Math.min(entries.length - 1, Math.max(0, at + by))]
   if (!next) return
+  isHeld = true
   choose(next)
   next.button.focus()
 }
+
+const picture = byId('picture')
+picture.addEventListener('load', () => {
+  picture.style.setProperty('--ratio', picture.naturalWidth / picture.naturalHeight)
+})
 
 list.addEventListener('keydown', (event) => {
   const columns = getComputedStyle(list).gridTemplateColumns.split(' ').length
@@ -88,7 +102,10 @@ function insert(kept) {
     element('img', { src: url, alt: title, loading: 'lazy' }),
   )
   const entry = { ...kept, url, button }
-  button.addEventListener('click', () => choose(entry))
+  button.addEventListener('click', () => {
+    isHeld = true
+    choose(entry)
+  })
   entries.unshift(entry)
   list.prepend(element('li', {}, button))
   byId('gallery-section').hidden = false

@@ -1,19 +1,39 @@
 // Jobs of this page: asked for, followed, shown, cancelled.
 import { announce, byId, element } from './elements.js'
 import { requestOf } from './form.js'
-import { addPicture, endPreview, showPreview } from './gallery.js'
+import { addPicture, endPreview, release, showPreview } from './gallery.js'
 import { titleOf } from './recipe.js'
 import { follow, json, request } from './server.js'
+import { load, remove, save } from './store.js'
 
 /** In the order in which they were asked for. */
 const mine = []
 
 /** @throws what the server refuses the job for */
 export async function generate(settings) {
+  release()
   const { id } = await json('jobs', { method: 'POST', body: await requestOf(settings) })
+  await save({ id, settings, made: Date.now() }, 'jobs')
+  return begin(id, settings)
+}
+
+/** Follows the jobs of this tab again that were not over when the page was left. */
+export async function resume() {
+  const ids = ownIds()
+  for (const { id, settings } of (await load('jobs')).reverse())
+    if (ids.includes(id)) begin(id, settings).catch((error) => announce(error.message))
+}
+
+/** Those of other tabs are theirs. */
+const KEY = 'kandinsky-jobs'
+const ownIds = () => JSON.parse(sessionStorage.getItem(KEY) ?? '[]')
+const keepIds = () => sessionStorage.setItem(KEY, JSON.stringify(mine.map(({ id }) => id)))
+
+function begin(id, settings) {
   const job = { id, settings, ...rowOf(titleOf(settings)) }
   job.cancel.addEventListener('click', () => cancel(job))
   mine.push(job)
+  keepIds()
   byId('jobs').append(job.row)
   announce('Waiting')
   // Where it is not in sight, as on phones.
@@ -42,6 +62,8 @@ async function attend(job) {
     }
   } finally {
     mine.splice(mine.indexOf(job), 1)
+    keepIds()
+    void remove(job.id, 'jobs')
     job.row.remove()
     if (mine.length === 0) endPreview()
     if (job.url) URL.revokeObjectURL(job.url)

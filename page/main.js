@@ -2,7 +2,7 @@
 import { announce, byId } from './elements.js'
 import { offer, readSettings, startFrom, writeSettings } from './form.js'
 import { chosenPicture, openGallery, removeChosen } from './gallery.js'
-import { cancelFirst, generate } from './jobs.js'
+import { cancelFirst, generate, resume } from './jobs.js'
 import { readRecipe, settingsOf } from './recipe.js'
 import { json, onToken } from './server.js'
 
@@ -53,15 +53,26 @@ byId('restore').addEventListener('click', async () => {
   form.elements.prompt.focus()
   announce('Settings restored')
 })
-byId('as-start').addEventListener('click', () => startFrom(chosenPicture().blob))
+byId('as-start').addEventListener('click', () => begin(chosenPicture().blob))
+form.addEventListener('picture', ({ detail }) => begin(detail))
 byId('forget').addEventListener('click', removeChosen)
+
+async function begin(picture) {
+  say('')
+  try {
+    await startFrom(picture)
+    announce('Start picture set')
+  } catch (error) {
+    say(error.message)
+  }
+}
 
 /** A picture of this package restores its settings; any other one is a start. */
 async function take(file) {
   say('')
   try {
     const recipe = await readRecipe(file)
-    if (!recipe) return await startFrom(file)
+    if (!recipe) return await begin(file)
     const { settings, missing } = settingsOf(recipe)
     await writeSettings(settings)
     announce('Settings restored')
@@ -97,6 +108,7 @@ byId('more').open = matchMedia('(min-width: 60rem)').matches
 await openGallery()
 try {
   offer(await json('about'))
+  await resume()
 } catch (error) {
   say(error.message)
 }

@@ -1,5 +1,5 @@
 // Texts and pictures with their weights, mixed by the model's prior.
-import { byId, chooseFile, element } from './elements.js'
+import { byId, chooseFile, element, readPicture } from './elements.js'
 
 const list = byId('mix-parts')
 /** @type {Map<Element, { text?: HTMLInputElement, image?: Blob, weight: HTMLInputElement }>} */
@@ -7,8 +7,12 @@ const parts = new Map()
 
 byId('mix-text').addEventListener('click', () => add({ text: '', weight: 0.5 }).text.focus())
 byId('mix-picture').addEventListener('click', async () => {
-  const image = await chooseFile()
-  if (image) add({ image, weight: 0.5 })
+  const file = await chooseFile()
+  if (!file) return
+  const part = { image: (await readPicture(file)).blob, weight: 0.5 }
+  // A row that was not written in makes room.
+  for (const [row, { text }] of parts) if (text?.value === '') drop(row)
+  add(part)
 })
 
 function add({ text, image, weight }) {
@@ -34,14 +38,18 @@ function add({ text, image, weight }) {
   const thumb = image && element('img', { src: URL.createObjectURL(image), alt: `Picture ${number}` })
   const row = element('li', {}, part.text ?? thumb, part.weight, shown, remove)
   remove.addEventListener('click', () => {
-    parts.delete(row)
-    row.remove()
+    drop(row)
     if (thumb) URL.revokeObjectURL(thumb.src)
     byId('mix-text').focus()
   })
   parts.set(row, part)
   list.append(row)
   return part
+}
+
+function drop(row) {
+  parts.delete(row)
+  row.remove()
 }
 
 export function readMix() {

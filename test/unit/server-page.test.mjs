@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { after, before, test } from 'node:test'
 import { chromium } from 'playwright-core'
-import { loadImage, readRecipe } from '../../dist/index.js'
+import { loadImage, RawImage, readRecipe } from '../../dist/index.js'
 import { createServer } from '../../dist/server/index.js'
 
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
@@ -262,6 +262,52 @@ test('arrow keys walk through the gallery, which stays when the page is loaded a
   assert.equal(await caption(), 'a panda')
   await page.click('#restore')
   assert.deepEqual([await page.inputValue('[name=prompt]'), await page.inputValue('[name=seed]')], ['a panda', '5'])
+})
+
+test('a job goes on when the page is loaded again', { skip }, async (t) => {
+  const page = await open(t)
+  await page.fill('[name=prompt]', 'a cat')
+  await page.fill('[name=steps]', '150')
+  await page.click('.go button')
+  await page.locator('#shown.preview').waitFor()
+  await page.reload()
+  await page.locator('#jobs li', { hasText: 'a cat' }).waitFor()
+  await pictures(page).first().waitFor()
+  await page.locator('#jobs li').waitFor({ state: 'detached' })
+  assert.equal(await fact(page, 'Steps'), '150')
+  await page.reload()
+  await pictures(page).first().waitFor()
+  assert.deepEqual([await pictures(page).count(), await page.locator('#jobs li').count()], [1, 0])
+})
+
+test('who looks at a picture is not interrupted by what is being made', { skip }, async (t) => {
+  const page = await open(t)
+  await generate(page, { prompt: 'a cat' })
+  await page.fill('[name=prompt]', 'a rocket')
+  await page.fill('[name=steps]', '60')
+  await page.click('.go button')
+  await page.locator('#shown.preview').waitFor()
+  await pictures(page).first().click()
+  await pictures(page).nth(1).waitFor()
+  await page.locator('#jobs li').waitFor({ state: 'detached' })
+  assert.equal(await page.locator('#caption').textContent(), 'a cat')
+  await generate(page, { prompt: 'a panda' })
+  assert.equal(await page.locator('#caption').textContent(), 'a panda')
+})
+
+test('photographs larger than a server takes are sent smaller, and the size follows their shape', {
+  skip,
+}, async (t) => {
+  const page = await open(t, { refusals: ['ERR_'] })
+  const photo = await new RawImage(new Uint8Array(5200 * 3900 * 3).fill(200), 5200, 3900).toBuffer('jpeg')
+  const [chooser] = await Promise.all([page.waitForEvent('filechooser'), page.click('#start-choose')])
+  await chooser.setFiles({ name: 'photo.jpg', mimeType: 'image/jpeg', buffer: photo })
+  await page.locator('#start-chosen').waitFor()
+  assert.deepEqual([await page.inputValue('[name=width]'), await page.inputValue('[name=height]')], ['1024', '768'])
+  await page.route('**/jobs', (route) => route.abort())
+  const { image } = await nextRequest(page, () => page.click('.go button'))
+  const { width, height } = await loadImage(Buffer.from(image, 'base64'))
+  assert.deepEqual([width, height], [2048, 1536])
 })
 
 test('a server with a token asks for it, also after a wrong one, and keeps it for this tab', { skip }, async (t) => {
