@@ -136,6 +136,16 @@ for (const name of schedulerShortNames.filter((name) => !['unclip', 'flow_match'
     assert.notDeepEqual(first[0].data, (await pictures({}))[0].data)
   })
 
+test('a sampler with fewer timesteps than were asked for still has one for the least strength', async (t) => {
+  const own = demo.scheduler
+  t.after(() => {
+    demo.scheduler = own
+  })
+  demo.scheduler = schedulerByName('kandinsky3', own.config)
+  const sides = await sidesOfRuns(() => pictures({ numInferenceSteps: 60, hiresFix: { strength: 0.02 } }))
+  assert.equal(sides.length, 59 + 1)
+})
+
 test('it ends in the middle of the second run, and goes with a forecast and an interval', async () => {
   const aborter = new AbortController()
   const onStep = ({ stage, step }) => stage === 'decoder' && step === 5 && aborter.abort(new Error('enough'))

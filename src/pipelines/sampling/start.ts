@@ -22,7 +22,8 @@ export function startAt(steps: number, strength: number, scheduler: Scheduler, n
   expectNumber(name, strength, 0, 1)
   const run = Math.floor(steps * strength)
   if (run < 1) throw invalid(name, `at least ${1 / steps}, which leaves one of ${steps} steps,`, strength)
-  return scheduler.firstCall(steps - run)
+  // Kandinsky 3's own samplers may have fewer timesteps than were asked for.
+  return Math.min(scheduler.firstCall(steps - run), scheduler.timesteps.length - 1)
 }
 
 /** Rows for so many embeddings: one serves all. @throws KandinskyError `SHAPE_MISMATCH` for any other number */
