@@ -30,6 +30,7 @@ const examples = {
   'text-to-image': [decoder, 64, 64],
   'image-to-image': [{ ...decoder, image: cat, strength: 0.5 }, 128, 64],
   inpainting: [{ ...inpaint, image: cat }, 128, 64],
+  outpainting: [{ ...inpaint, image: cat, room: 64 }, 192, 64],
   interpolation: [{ ...decoder, image1: cat, image2: picture('shapes_96x64.png'), priorSteps: 3 }, 64, 64],
   'depth-map': [{ model: path.join(fixtures, 'depth', 'dpt'), image: cat }, 320, 240],
   controlnet: [{ ...controlnet, hint: depth }, 64, 64],
