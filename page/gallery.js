@@ -17,9 +17,12 @@ export async function openGallery() {
   if (entries[0]) choose(entries[0])
 }
 
-/** Adds a picture, and shows it. */
-export async function addPicture(blob, recipe, settings) {
-  const entry = insert({ id: crypto.randomUUID(), made: Date.now(), blob, recipe, settings })
+/**
+ * Adds a picture, and shows it.
+ * @param {string} id of its own
+ */
+export async function addPicture(id, blob, recipe, settings) {
+  const entry = insert({ id, made: Date.now(), blob, recipe, settings })
   if (!isHeld) choose(entry)
   const { url: _, button: __, ...kept } = entry
   await save(kept)

@@ -74,7 +74,7 @@ async function finish(job, { pictures }) {
   // The first picture is shown in the end.
   for (const [i, { recipe }] of [...pictures.entries()].reverse()) {
     const blob = await (await request(`jobs/${job.id}/pictures/${i}`)).blob()
-    await addPicture(blob, recipe, { ...job.settings, n: 1 })
+    await addPicture(`${job.id}/${i}`, blob, recipe, { ...job.settings, n: 1 })
   }
   announce(pictures.length === 1 ? 'The picture is done' : `${pictures.length} pictures are done`)
 }

@@ -76,7 +76,8 @@ async function take(file) {
     const { settings, missing } = settingsOf(recipe)
     await writeSettings(settings)
     announce('Settings restored')
-    if (missing.length > 0) say(`Settings restored, except ${missing.join(' and ')}, which the file does not hold.`)
+    if (recipe.model && recipe.model !== form.elements.model.value) missing.push(`the model ${recipe.model}`)
+    if (missing.length > 0) say(`Settings restored, except ${missing.join(', ')}.`)
   } catch (error) {
     say(error.message)
   }

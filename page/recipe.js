@@ -34,6 +34,15 @@ function textOf(type, data) {
   return new TextDecoder().decode(data.subarray(head.length))
 }
 
+/** Options of the library that the form does not have. */
+const elsewhere = {
+  hint: 'the hint',
+  hiresFix: 'hiresFix',
+  guidanceInterval: 'guidanceInterval',
+  forecast: 'forecast',
+  outpaint: 'outpainting',
+}
+
 /** @returns settings of the form, and what of the recipe has no place there */
 export function settingsOf(recipe) {
   const texts = (recipe.mix?.items ?? []).filter((item) => typeof item === 'string')
@@ -60,6 +69,7 @@ export function settingsOf(recipe) {
   const missing = []
   if (texts.length < (recipe.mix?.items?.length ?? 0)) missing.push('pictures of the mix')
   if (recipe.image !== undefined || recipe.strength !== undefined) missing.push('the start picture')
+  for (const [name, words] of Object.entries(elsewhere)) if (recipe[name] !== undefined) missing.push(words)
   return { settings, missing }
 }
 

@@ -49,6 +49,7 @@ export function automatic1111(service: Service): { api: Hono; internal: Hono } {
       const given = await readJson(c)
       const fields = new Fields(given)
       const request = requestOf(fields, kind)
+      const parameters = echoOf(given)
       const blur = fields.number('mask_blur', { min: 0, max: MAX_BLUR })
       const name = tasks.nameOf(fields)
       const job = service.submit(c, API, request, c.req.raw.signal)
@@ -59,7 +60,7 @@ export function automatic1111(service: Service): { api: Hono; internal: Hono } {
         fields.flag('send_images') === false ? [] : await Promise.all(images.map((image) => toBase64(image)))
       return c.json({
         images: encoded,
-        parameters: withoutPictures(given),
+        parameters,
         info: JSON.stringify(infoOf(job, images, fields)),
       })
     })
@@ -241,10 +242,15 @@ function schedulerOf(fields: Fields, name: string | undefined): string | undefin
   )
 }
 
-/** What was asked for, without the megabytes of pictures. */
-function withoutPictures(given: unknown): object {
+/** What was asked for, without the megabytes of pictures. @throws RequestError for what is nested too deeply to be said again */
+function echoOf(given: unknown): object {
   const { init_images: _, mask: __, ...parameters } = given as Record<string, unknown>
-  return parameters
+  try {
+    JSON.stringify(parameters)
+    return parameters
+  } catch {
+    throw new RequestError(400, 'Expected fields that are nested less deeply')
+  }
 }
 
 function timestampOf({ created }: Job): string {

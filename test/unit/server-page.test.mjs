@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
+import { networkInterfaces } from 'node:os'
 import { after, before, test } from 'node:test'
 import { chromium } from 'playwright-core'
 import { loadImage, RawImage, readRecipe } from '../../dist/index.js'
@@ -210,6 +211,13 @@ test('texts and pictures are mixed by weight', { skip }, async (t) => {
   assert.deepEqual(Buffer.from(mix[2].image, 'base64'), bytes)
   await pictures(page).nth(1).waitFor()
   assert.equal(await page.locator('#caption').textContent(), 'a cat × 0.5, a rocket × 0.3, a picture × 0.5')
+  const other = await open(t)
+  await drop(other, (await downloaded(page)).bytes, 'mix.png')
+  await other.getByText('Settings restored, except pictures of the mix.').waitFor()
+  assert.deepEqual(
+    [await other.inputValue('[aria-label="Text 2"]'), await other.inputValue('[aria-label="Weight 2"]')],
+    ['a rocket', '0.3'],
+  )
 })
 
 test('a dropped picture restores the settings that made it; one without a recipe is a start', { skip }, async (t) => {
@@ -235,6 +243,9 @@ test('a dropped picture restores the settings that made it; one without a recipe
   delete image.recipe
   await drop(other, await image.toBuffer(), 'plain.png')
   await other.locator('#start-chosen').waitFor()
+  image.recipe = { prompt: 'a cat', hiresFix: { scale: 2, strength: 0.6 }, model: 'k22' }
+  await drop(other, await image.toBuffer(), 'elsewhere.png')
+  await other.getByRole('alert').getByText('Settings restored, except hiresFix, the model k22.').waitFor()
   await drop(other, Buffer.from('no picture'), 'x.png')
   await other.getByText('This file is no picture that the browser can read.').waitFor()
 })
@@ -262,6 +273,22 @@ test('arrow keys walk through the gallery, which stays when the page is loaded a
   assert.equal(await caption(), 'a panda')
   await page.click('#restore')
   assert.deepEqual([await page.inputValue('[name=prompt]'), await page.inputValue('[name=seed]')], ['a panda', '5'])
+})
+
+test('it works at an address of the local network, where browsers trust pages less', { skip }, async (t) => {
+  const address = Object.values(networkInterfaces())
+    .flat()
+    .find(({ family, internal }) => family === 'IPv4' && !internal)?.address
+  if (!address) return t.skip('this machine is in no network')
+  const shared = await createServer({ host: '0.0.0.0', port: 0 })
+  t.after(() => shared.close())
+  const url = shared.url.replace('0.0.0.0', address)
+  // It means nothing to a page that the browser does not trust anyway.
+  const page = await open(t, { url, refusals: ['Cross-Origin-Opener-Policy'] })
+  assert.equal(await page.evaluate(() => isSecureContext), false)
+  await generate(page)
+  await page.reload()
+  await pictures(page).first().waitFor()
 })
 
 test('a job goes on when the page is loaded again', { skip }, async (t) => {

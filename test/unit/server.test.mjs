@@ -210,6 +210,8 @@ test('AUTOMATIC1111: text to picture with a true info, picture to picture, masks
   assert.equal((await post(`${url}/img2img`, { ...quick, mask_blur: 65, init_images: [start] })).status, 400)
   assert.equal((await repaint({ denoising_strength: 0.5 })).length, 2)
   assert.equal((await post(`${url}/txt2img`, { ...request, sampler_name: 'DPM fast' })).status, 404)
+  const deep = `{"prompt": "", "x": ${'['.repeat(1e5)}${']'.repeat(1e5)}}`
+  assert.equal((await post(`${url}/txt2img`, deep)).status, 400)
 })
 
 test('AUTOMATIC1111: enable_hr gives a picture hr_scale times as large, composed small', async (t) => {
