@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { connect } from 'node:net'
 import test from 'node:test'
 import OpenAI, { toFile } from 'openai'
 import { AutoPipelineForText2Image, Generator, loadImage, RawImage, readRecipe } from '../../dist/index.js'
@@ -463,6 +464,32 @@ test('pages of other sites and names of theirs are refused; a token is asked for
   ])
     assert.equal(await status(`http://localhost${path}`, {}, secret), 401, path)
   assert.throws(() => createHandler({ tokens: 'x' }), /did you mean token\?/)
+})
+
+test('what no client sends is refused as well: other names in the request line, paths out of the page, two lengths', async (t) => {
+  const { port } = new URL(await server(t, { token: 'secret' }))
+  const status = async (request) => {
+    const socket = connect(port, '127.0.0.1')
+    socket.write(request.replaceAll('\n', '\r\n'))
+    const [answer] = await once(socket, 'data')
+    socket.destroy()
+    return Number(/^HTTP\/1.1 (\d+)/.exec(answer)?.[1])
+  }
+  const own = 'Host: 127.0.0.1\nConnection: close\n'
+  for (const [request, expected] of [
+    [`GET / HTTP/1.1\n${own}\n`, 200],
+    ['GET /about HTTP/1.0\n\n', 401],
+    ['GET http://127.0.0.1/ HTTP/1.1\nHost: evil.example\nConnection: close\n\n', 403],
+    ['GET / HTTP/1.1\nHost: 127.0.0.1:80@evil.example\nConnection: close\n\n', 400],
+    [`GET /page/../../package.json HTTP/1.1\n${own}\n`, 401],
+    [`GET /page/..%2f..%2fpackage.json HTTP/1.1\n${own}\n`, 401],
+    [`GET /healthz/../about HTTP/1.1\n${own}\n`, 401],
+    [`POST /healthz HTTP/1.1\n${own}Content-Length: 0\n\n`, 401],
+    [`POST /jobs HTTP/1.1\n${own}Content-Length: 5\nTransfer-Encoding: chunked\n\n0\n\n`, 400],
+    [`POST /jobs HTTP/1.1\n${own}Authorization: Bearer secret\nContent-Length: 99999999999\n\n{`, 413],
+    [`POST /jobs HTTP/1.1\n${own}Origin: https://evil.example\nContent-Type: text/plain\nContent-Length: 2\n\n{}`, 403],
+  ])
+    assert.equal(await status(request), expected, request)
 })
 
 test('the command listens, tells of jobs, finishes them when it is stopped', async () => {
