@@ -3,6 +3,7 @@
 // Too long for `npm test`, whose tests do a few rounds of the same.
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -11,6 +12,7 @@ import { pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import { AutoPipelineForText2Image, convert, Generator } from '../dist/index.js'
+import { digestOf, startHub } from '../test/helpers/hub-server.mjs'
 import { stop } from './cmake.mjs'
 
 const root = path.resolve(import.meta.dirname, '..')
@@ -143,6 +145,69 @@ const parts = {
       rmSync(folder, { recursive: true, force: true })
     }
     return 'after each kill -9 of convert the target was absent or whole; the next convert left nothing else behind'
+  },
+
+  async downloads() {
+    const folder = mkdtempSync(path.join(tmpdir(), 'kandinsky-soak-'))
+    const files = Object.fromEntries(
+      ['unet', 'movq'].map((part) => [`${part}/diffusion_pytorch_model.bin`, randomBytes(8 << 20)]),
+    )
+    const index = {
+      _class_name: 'KandinskyV22Pipeline',
+      unet: ['diffusers', 'UNet2DConditionModel'],
+      movq: ['diffusers', 'VQModel'],
+    }
+    const config = '{"_class_name": "a network"}'
+    const texts = { 'model_index.json': JSON.stringify(index), 'unet/config.json': config, 'movq/config.json': config }
+    const hub = await startHub({ 'owner/name': { ...texts, ...files } })
+    const env = { ...process.env, HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: folder }
+    const repository = path.join(folder, 'models--owner--name')
+    const code = `import(${JSON.stringify(pathToFileURL(path.join(root, 'dist/hub/resolve.js')).href)}).then(async ({ resolveSource }) => {
+      process.stdout.write('.')
+      await resolveSource('owner/name')
+      process.stdout.write('done')
+      setInterval(() => {}, 1000)
+    })`
+    const start = () => spawn(process.execPath, ['--eval', code], { stdio: ['ignore', 'pipe', 'inherit'], env })
+    const expected = new Set(
+      [...Object.values(texts), ...Object.values(files)].map((content) => digestOf(Buffer.from(content))),
+    )
+    try {
+      let whole = 0
+      for (let i = 0; i < rounds; i++) {
+        const child = start()
+        const ended = new Promise((resolve) => child.on('exit', resolve))
+        await new Promise((resolve) => child.stdout.once('data', resolve))
+        child.stdout.resume()
+        await sleep(Math.random() * 120)
+        child.kill('SIGKILL')
+        await ended
+        const blobs = path.join(repository, 'blobs')
+        for (const blob of existsSync(blobs) ? readdirSync(blobs) : []) {
+          if (!expected.has(blob)) continue // a lock, or what is to be continued
+          assert.equal(digestOf(readFileSync(path.join(blobs, blob))), blob, `half a file after kill ${i}`)
+          whole++
+        }
+        // Most kills meet what the one before has left, some nothing.
+        if (i % 5 === 0) rmSync(repository, { recursive: true, force: true })
+      }
+      const last = start()
+      const ended = new Promise((resolve) => last.on('exit', resolve))
+      let said = ''
+      for await (const part of last.stdout) {
+        said += part
+        if (said.endsWith('done')) break
+      }
+      last.kill('SIGKILL')
+      await ended
+      const left = readdirSync(folder, { recursive: true }).filter((name) => /\.(incomplete|lock)$/.test(name))
+      assert.deepEqual(left, [])
+      assert.equal(readdirSync(path.join(repository, 'blobs')).length, expected.size)
+      return `${whole} files were there after kill -9, all of them whole; the next download left nothing else behind`
+    } finally {
+      hub.close()
+      rmSync(folder, { recursive: true, force: true })
+    }
   },
 }
 
