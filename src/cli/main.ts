@@ -11,13 +11,26 @@ import * as estimate from './estimate.js'
 import * as generate from './generate.js'
 import * as inspect from './inspect.js'
 import * as list from './list.js'
+import * as mcp from './mcp.js'
 import { type Command, type Invocation, optionHelp, UsageError, withFlags } from './options.js'
 import * as pull from './pull.js'
 import * as rm from './rm.js'
 import * as serve from './serve.js'
 import { columnsOf, fitted, say, table, wrap } from './terminal.js'
 
-const named: Record<string, Command> = { generate, serve, pull, list, rm, estimate, convert, inspect, devices, doctor }
+const named: Record<string, Command> = {
+  generate,
+  serve,
+  mcp,
+  pull,
+  list,
+  rm,
+  estimate,
+  convert,
+  inspect,
+  devices,
+  doctor,
+}
 const commands: Record<string, Command> = { ...named, completion: completionOf(named) }
 
 function help(): string {

@@ -98,7 +98,7 @@ function describe({ api, state, waitedMs, ranMs, pictures, error }: import('../s
 }
 
 /** By name; without one a model is called as its file or repository. */
-function modelsOf(values: Invocation['values']) {
+export function modelsOf(values: Invocation['values']) {
   const given =
     (values.model as string[] | undefined) ?? (process.env.KANDINSKY_MODEL ? [process.env.KANDINSKY_MODEL] : [])
   const inpainting = textOption(values, 'inpaint-model')

@@ -8,6 +8,7 @@ import { expectOptions } from '../pipelines/call/options.js'
 import { automatic1111 } from './automatic1111.js'
 import { type GuardOptions, guard, requireToken } from './guard.js'
 import { jobsApi } from './jobs-api.js'
+import { type Ask, mcpOverHttp, serveStdio } from './mcp.js'
 import { openAi } from './openai.js'
 import { about, page } from './page.js'
 import { Service, type ServiceOptions } from './service.js'
@@ -78,9 +79,48 @@ export function createHandler(options: HandlerOptions = {}): Handler {
   app.route('/sdapi/v1', api)
   app.route('/internal', internal)
   app.route('/jobs', jobsApi(service))
+  const authorization: Record<string, string> = token === undefined ? {} : { Authorization: `Bearer ${token}` }
+  const askFor =
+    (env: unknown): Ask =>
+    async (path, init) => {
+      const headers = new Headers({ ...init?.headers, ...authorization })
+      return app.fetch(new Request(`http://127.0.0.1${path}`, { ...init, headers }), env as object)
+    }
+  const mcp = mcpOverHttp(askFor, service.models.names)
+  app.all('/mcp', async (c) => {
+    try {
+      return await mcp.fetch(c.req.raw, c.env)
+    } catch (error) {
+      if (!(error instanceof KandinskyError)) throw error
+      return c.json({ error: { message: error.message } }, 501)
+    }
+  })
   return {
     fetch: (request, env) => app.fetch(request, env as object),
-    close: () => service.close(),
+    async close() {
+      await mcp.close()
+      await service.close()
+    },
+  }
+}
+
+/**
+ * The tool for assistants (Model Context Protocol) over standard input and output, until either ends. Nothing else may write
+ * to standard output meanwhile.
+ * @throws KandinskyError `INVALID_ARGUMENT`; `FILE_NOT_FOUND` unless `@modelcontextprotocol/sdk` is installed beside this package
+ */
+export async function serveMcp(options: HandlerOptions, signal: AbortSignal): Promise<void> {
+  const handler = createHandler(options)
+  const ask: Ask = async (path, init) => handler.fetch(new Request(`http://127.0.0.1${path}`, init))
+  try {
+    const { data } = (await (await ask('/v1/models')).json()) as { data: { id: string }[] }
+    await serveStdio(
+      ask,
+      data.map(({ id }) => id),
+      signal,
+    )
+  } finally {
+    await handler.close()
   }
 }
 
