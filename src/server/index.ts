@@ -1,7 +1,7 @@
 // Pictures over HTTP, for clients that speak OpenAI's API or AUTOMATIC1111's, and as jobs.
 import type { AddressInfo } from 'node:net'
 import { serve } from '@hono/node-server'
-import { Hono } from 'hono'
+import { type Context, Hono } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { KandinskyError } from '../errors.js'
 import { expectOptions } from '../pipelines/call/options.js'
@@ -9,6 +9,7 @@ import { automatic1111 } from './automatic1111.js'
 import { type GuardOptions, guard, requireToken } from './guard.js'
 import { jobsApi } from './jobs-api.js'
 import { type Ask, mcpOverHttp, serveStdio } from './mcp.js'
+import { countJobs } from './metrics.js'
 import { openAi } from './openai.js'
 import { about, page } from './page.js'
 import { Service, type ServiceOptions } from './service.js'
@@ -53,8 +54,15 @@ const MAX_BODY = 32 * 2 ** 20
 /** @throws KandinskyError `INVALID_ARGUMENT` */
 export function createHandler(options: HandlerOptions = {}): Handler {
   expectOptions(options, optionNames)
-  const { token, allowedHosts, allowedOrigins, maxBody = MAX_BODY, ...rest } = options
-  const service = new Service(rest)
+  const { token, allowedHosts, allowedOrigins, maxBody = MAX_BODY, onEvent, ...rest } = options
+  const service: Service = new Service({
+    ...rest,
+    onEvent(event) {
+      metrics.record(event)
+      onEvent?.(event)
+    },
+  })
+  const metrics = countJobs(() => service.jobs.size)
   const app = new Hono()
   app.use(guard({ allowedHosts, allowedOrigins }))
   app.get('/healthz', (c) => c.json({ status: 'ok', jobs: service.jobs.size }))
@@ -74,6 +82,14 @@ export function createHandler(options: HandlerOptions = {}): Handler {
     }),
   )
   app.get('/about', (c) => c.json(about(service)))
+  app.get('/metrics', async (c) => {
+    try {
+      const { type, text } = await metrics.text()
+      return c.body(text, 200, { 'Content-Type': type })
+    } catch (error) {
+      return notInstalled(c, error)
+    }
+  })
   app.route('/v1', openAi(service))
   const { api, internal } = automatic1111(service)
   app.route('/sdapi/v1', api)
@@ -91,8 +107,7 @@ export function createHandler(options: HandlerOptions = {}): Handler {
     try {
       return await mcp.fetch(c.req.raw, c.env)
     } catch (error) {
-      if (!(error instanceof KandinskyError)) throw error
-      return c.json({ error: { message: error.message } }, 501)
+      return notInstalled(c, error)
     }
   })
   return {
@@ -102,6 +117,12 @@ export function createHandler(options: HandlerOptions = {}): Handler {
       await service.close()
     },
   }
+}
+
+/** What needs a package that is not there. */
+function notInstalled(c: Context, error: unknown): Response {
+  if (!(error instanceof KandinskyError)) throw error
+  return c.json({ error: { message: error.message } }, 501)
 }
 
 /**
