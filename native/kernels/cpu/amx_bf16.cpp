@@ -1,5 +1,5 @@
 // AMX (Sapphire Rapids and later): bfloat16 activations, 16 x 16 x 32 products per instruction.
-#ifdef __AMX_BF16__
+#ifdef KANDINSKY_HAS_AMX
 #include <immintrin.h>
 
 #define KERNELS cpu_kernels_amx_bf16
@@ -13,4 +13,4 @@
 
 #include "kernels/cpu/unit_end.h"
 
-#endif  // __AMX_BF16__
+#endif  // KANDINSKY_HAS_AMX

@@ -26,7 +26,9 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
   check_cxx_compiler_flag("-mamx-tile -mamx-bf16" KANDINSKY_HAS_AMX)
   if(KANDINSKY_HAS_AMX AND CMAKE_SYSTEM_NAME STREQUAL "Linux")  # elsewhere nobody asked for the permission
     kernel_flags(amx_bf16 ${avx512_flags} -mavx512bf16 -mamx-tile -mamx-bf16)
-    set_source_files_properties("${CMAKE_CURRENT_LIST_DIR}/dispatch.cpp" PROPERTIES COMPILE_DEFINITIONS KANDINSKY_HAS_AMX)
+    # Compilers do not agree on a macro of their own for it.
+    set_source_files_properties("${CMAKE_CURRENT_LIST_DIR}/amx_bf16.cpp" "${CMAKE_CURRENT_LIST_DIR}/dispatch.cpp"
+      PROPERTIES COMPILE_DEFINITIONS KANDINSKY_HAS_AMX)
   endif()
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64|ARM64")
   kernel_flags(neon)
