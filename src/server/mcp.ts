@@ -99,7 +99,10 @@ async function makeServer(ask: Ask, models: readonly string[]): Promise<Server> 
     if (job.state !== 'done') return fail(job.error?.message ?? `The job was ${job.state}`)
     const content = []
     for (const { url, recipe } of job.pictures) {
-      const png = Buffer.from(await (await ask(url)).arrayBuffer())
+      const answer = await ask(url)
+      // It may have left since, for a limit of the server's.
+      if (!answer.ok) return fail(((await answer.json()) as Pick<Job, 'error'>).error?.message ?? 'The picture is gone')
+      const png = Buffer.from(await answer.arrayBuffer())
       content.push({ type: 'image' as const, data: png.toString('base64'), mimeType: 'image/png' })
       content.push({ type: 'text' as const, text: JSON.stringify(recipe ?? {}) })
     }

@@ -7,6 +7,7 @@ import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js'
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import { loadImage } from '../../dist/index.js'
 import { createServer } from '../../dist/server/index.js'
+import { mcpOverHttp } from '../../dist/server/mcp.js'
 
 const main = path.resolve(import.meta.dirname, '../../dist/cli/main.js')
 const token = 'a secret'
@@ -97,4 +98,19 @@ test('http: nobody speaks to it without the token', async (t) => {
   t.after(() => server.close())
   const answer = await fetch(`${server.url}/mcp`, { method: 'POST', body: '{}' })
   assert.equal(answer.status, 401)
+})
+
+test('a picture that left before it was fetched is an error, not a file of another kind', async (t) => {
+  const job = { id: '1', state: 'done', progress: { fraction: 1 }, pictures: [{ url: '/jobs/1/pictures/0' }] }
+  const gone = { error: { message: 'There is no such picture, or not yet' } }
+  const ask = async (url) => (url === '/jobs' ? Response.json(job) : Response.json(gone, { status: 404 }))
+  const mcp = mcpOverHttp(() => ask, ['demo'])
+  const client = new Client({ name: 'test', version: '1' })
+  const transport = new StreamableHTTPClientTransport(new URL('http://127.0.0.1/mcp'), {
+    fetch: (url, init) => mcp.fetch(new Request(url, init)),
+  })
+  await client.connect(transport)
+  t.after(() => client.close())
+  const { isError, content } = await client.callTool({ name: 'generate_image', arguments: { prompt: 'a cat' } })
+  assert.deepEqual([isError, content], [true, [{ type: 'text', text: gone.error.message }]])
 })
