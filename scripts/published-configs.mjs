@@ -177,6 +177,22 @@ const kandinsky5 = {
   },
 }
 
+const qwenVision = {
+  image_token_id: 151655,
+  'rope_scaling.mrope_section': [16, 24, 24],
+  'vision_config.depth': 32,
+  'vision_config.hidden_size': 1280,
+  'vision_config.num_heads': 16,
+  'vision_config.intermediate_size': 3420,
+  'vision_config.out_hidden_size': 3584,
+  'vision_config.patch_size': 14,
+  'vision_config.temporal_patch_size': 2,
+  'vision_config.spatial_merge_size': 2,
+  'vision_config.window_size': 112,
+  'vision_config.fullatt_block_indexes': [7, 15, 23, 31],
+  'vision_config.in_chans': 3,
+}
+
 /** Checkpoint name -> component name -> class and config. */
 export const publishedConfigs = {
   'kandinsky-2-2-prior': {
@@ -228,6 +244,11 @@ export const publishedConfigs = {
   'kandinsky-2-1-inpaint': { text_encoder: multilingualClip, unet: { ...unet21, in_channels: 9 }, movq },
   'kandinsky-3': kandinsky3,
   'kandinsky-5': kandinsky5,
+  'kandinsky-5-i2i': {
+    ...kandinsky5,
+    text_encoder: { ...kandinsky5.text_encoder, ...qwenVision },
+    transformer: { ...kandinsky5.transformer, visual_cond: true },
+  },
   'kandinsky-5-4-blocks': { transformer: { ...kandinsky5.transformer, num_visual_blocks: 4 } },
   // All layers are alike. These few leave room for torch's bfloat16 weights beside ours: all 32 are 17 GB there.
   'kandinsky-3-t5-4-layers': { text_encoder: { ...flanUl2, num_layers: 4 } },

@@ -1,15 +1,24 @@
-// Qwen2_5_VLForConditionalGeneration as a text encoder: Qwen2.5-VL's language model without its head, which reads the
-// prompts of Kandinsky 5 (transformers models/qwen2_5_vl; https://arxiv.org/abs/2502.13923).
+// Qwen2_5_VLForConditionalGeneration as an encoder: Qwen2.5-VL without its head, which reads the prompts of Kandinsky 5 and
+// looks at the pictures that they shall change (transformers models/qwen2_5_vl; https://arxiv.org/abs/2502.13923).
 //
-// forward: input_ids int32 [B, L] -> last_hidden_state [B, L, C], after the final norm
+// get_image_features: pixel_values [patches, values], image_grid_thw int32 [1, 3] -> image_features [1, units, C]; where the
+//          weights have the vision tower
+// forward: input_ids int32 [B, L] -> last_hidden_state [B, L, C], after the final norm; with a picture, B is 1:
+//          image_features, image_grid_thw, and optionally attention_mask int32 [1, L], 0 for padding
 //
 // Easy to get wrong:
 // - Fewer heads have keys and values than queries: each serves several query heads in a row.
-// - Rotation pairs channel i with i + d / 2. For text all three axes have the same positions, so that it is the ordinary one.
+// - Rotation pairs channel i with i + d / 2. Frequencies are divided among three axes (mrope_section). For text they all have
+//   the same position, so that it is the ordinary rotation; a picture's tokens stand at one time in rows and columns, and
+//   what follows goes on behind its longer side. Padding stands at 0.
 // - "hidden_states[-1]" of the reference is normed.
 // - The states' largest values are a hundred times the others: activations stay float32 whatever the weights are
 //   (computed in bfloat16 the result's cosine to the exact one is 0.9).
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <numeric>
+#include <optional>
 
 #include "core/error.h"
 #include "layers/attention.h"
@@ -17,6 +26,7 @@
 #include "models/config_checks.h"
 #include "models/inputs.h"
 #include "models/model.h"
+#include "models/qwen2_5_vl_vision.h"
 
 namespace kandinsky {
 
@@ -29,7 +39,11 @@ struct TextConfig {
   int64_t channels, hidden_channels, layers, heads, key_heads, head_dim, vocabulary;
   float eps;
   double theta;
+  std::vector<int64_t> axis_angles;  // how many of a head's angles are of the time, the row and the column
 };
+
+/// Where a token stands: time, row, column.
+using Position = std::array<int64_t, 3>;
 
 /// `config`: of the language model, under the names of all its versions.
 TextConfig read_config(const Config& config) {
@@ -53,6 +67,12 @@ TextConfig read_config(const Config& config) {
   }
   if (!(c.theta > 0)) {
     fail(ErrorCode::unsupported_model, "{} config: expected a positive rope_theta but received {}", config.component(), c.theta);
+  }
+  const char* sections = config.has("rope_scaling.mrope_section") ? "rope_scaling.mrope_section" : "rope_parameters.mrope_section";
+  c.axis_angles = config.has(sections) ? counts_from(config, sections, 3) : std::vector<int64_t>{c.head_dim / 2, 0, 0};
+  if (std::accumulate(c.axis_angles.begin(), c.axis_angles.end(), int64_t{0}) != c.head_dim / 2) {
+    fail(ErrorCode::unsupported_model, "{} config: expected a sum of {} for mrope_section but received {}",
+         config.component(), c.head_dim / 2, shape_text(c.axis_angles));
   }
   return c;
 }
@@ -117,43 +137,129 @@ class Qwen25VL : public Model {
         embed_tokens_(w["model"]["embed_tokens"]["weight"].at_least(Precision::q8_0).matrix(config_.vocabulary, config_.channels)),
         norm_(w["model"]["norm"], config_.channels, config_.eps) {
     for (int64_t i = 0; i < config_.layers; ++i) layers_.emplace_back(w["model"]["layers"][i], config_);
+    if (!config.has("vision_config.depth") || !w["visual"]["patch_embed"]["proj"].has("weight")) return;
+    vision_.emplace(w["visual"], read_vision_config(config.section("vision_config")));
+    image_token_ = config.integer("image_token_id", 151655);
+    if (vision_->config().out_channels != config_.channels || image_token_ < 0 || image_token_ >= config_.vocabulary) {
+      fail(ErrorCode::unsupported_model,
+           "{} config: expected {} for vision_config.out_hidden_size and an image_token_id below {} but received {} and {}",
+           config.component(), config_.channels, config_.vocabulary, vision_->config().out_channels, image_token_);
+    }
   }
 
+  std::vector<std::string> methods() const override {
+    return vision_ ? std::vector<std::string>{"forward", "get_image_features"} : std::vector<std::string>{"forward"};
+  }
   HostTensors prepare(const std::string& method, const HostTensors& inputs) const override;
   void build(const std::string& method, Graph& g) const override;
   bool needs_f32() const override { return true; }
 
  private:
+  std::vector<Position> place_picture(Inputs& in, HostTensors& prepared) const;
+  void mask_padding(Inputs& in, HostTensors& prepared, std::vector<Position>& positions) const;
+
   Config raw_config_;
   TextConfig config_;
   ggml_tensor* embed_tokens_;
   RmsNorm norm_;
   std::vector<DecoderLayer> layers_;
+  std::optional<VisionTower> vision_;
+  int64_t image_token_ = -1;
 };
 
-HostTensors Qwen25VL::prepare(const std::string&, const HostTensors& inputs) const {
+HostTensors Qwen25VL::prepare(const std::string& method, const HostTensors& inputs) const {
   Inputs in(raw_config_, inputs);
+  if (method == "get_image_features") {
+    HostTensors prepared = vision_->prepare(in, raw_config_.component());
+    in.finish();
+    return prepared;
+  }
   HostTensors prepared;
   const HostTensor& ids = prepared["input_ids"] = in.token_ids("input_ids", config_.vocabulary, max_length);
-  in.finish();
-  const int64_t length = ids.shape[1], count = config_.head_dim / 2;
+  const int64_t length = ids.shape[1];
   prepared["mask"] = causal_mask(length);
+  std::vector<Position> positions;
+  if (vision_ && in.has("image_features")) {
+    positions = place_picture(in, prepared);
+    if (in.has("attention_mask")) mask_padding(in, prepared, positions);
+  } else {
+    for (int64_t i = 0; i < length; ++i) positions.push_back({i, i, i});
+  }
+  in.finish();
   std::vector<float> angles;
-  for (int64_t position = 0; position < length; ++position) {
-    for (int64_t i = 0; i < count; ++i) {
-      const float exponent = static_cast<float>(2 * i) / static_cast<float>(config_.head_dim);
-      angles.push_back(static_cast<float>(position) / std::pow(static_cast<float>(config_.theta), exponent));
+  for (const Position& position : positions) {
+    int64_t i = 0;
+    for (size_t axis = 0; axis < position.size(); ++axis) {
+      for (const int64_t end = i + config_.axis_angles[axis]; i < end; ++i) {
+        const float exponent = static_cast<float>(2 * i) / static_cast<float>(config_.head_dim);
+        angles.push_back(static_cast<float>(position[axis]) / std::pow(static_cast<float>(config_.theta), exponent));
+      }
     }
   }
   add_rotation(prepared, "text", angles, length);
   return prepared;
 }
 
-void Qwen25VL::build(const std::string&, Graph& g) const {
+/// Puts the picture's features in place of its tokens: "rows" counts the text's embeddings, then the features.
+std::vector<Position> Qwen25VL::place_picture(Inputs& in, HostTensors& prepared) const {
+  const HostTensor& ids = prepared["input_ids"];
+  const int64_t length = ids.shape[1], merge = vision_->config().merge;
+  const HostTensor& features = prepared["image_features"] = in.real("image_features", {1, Inputs::any, config_.channels});
+  const std::vector<int32_t>& thw = in.integers("image_grid_thw", {1, 3}).i32;
+  const int64_t rows = thw[1] / merge, columns = thw[2] / merge, units = features.shape[1];
+  const auto first = std::find(ids.i32.begin(), ids.i32.end(), static_cast<int32_t>(image_token_));
+  const int64_t start = first - ids.i32.begin();
+  const int64_t tokens = std::count(ids.i32.begin(), ids.i32.end(), static_cast<int32_t>(image_token_));
+  const bool is_one_run = start + tokens <= length && std::all_of(first, first + tokens, [&](int32_t id) { return id == image_token_; });
+  if (ids.shape[0] != 1 || thw[0] != 1 || rows < 1 || columns < 1 || rows > units || rows * columns != units ||
+      tokens != units || !is_one_run) {
+    fail(ErrorCode::shape_mismatch,
+         "{}: expected one text with one picture's {} tokens in a row, for a grid of as many units, but received {} texts "
+         "with {} tokens and {}, {}, {}",
+         raw_config_.component(), units, ids.shape[0], tokens, thw[0], thw[1], thw[2]);
+  }
+  HostTensor& places = prepared["rows"];
+  places.is_int = true;
+  places.shape = {length};
+  std::vector<Position> positions;
+  for (int64_t i = 0; i < length; ++i) {
+    const int64_t unit = i - start;
+    const bool is_picture = unit >= 0 && unit < units;
+    places.i32.push_back(static_cast<int32_t>(is_picture ? length + unit : i));
+    const int64_t shift = unit >= units ? std::max(rows, columns) - units : 0;
+    positions.push_back(is_picture ? Position{start, start + unit / columns, start + unit % columns}
+                                   : Position{i + shift, i + shift, i + shift});
+  }
+  return positions;
+}
+
+void Qwen25VL::mask_padding(Inputs& in, HostTensors& prepared, std::vector<Position>& positions) const {
+  const auto length = static_cast<int64_t>(positions.size());
+  const std::vector<int32_t>& real = in.mask("attention_mask", {1, length}).i32;
+  if (real[0] == 0 || !std::is_sorted(real.rbegin(), real.rend())) {
+    fail(ErrorCode::invalid_argument, "{}: expected padding behind the text only in attention_mask", raw_config_.component());
+  }
+  for (int64_t key = 0; key < length; ++key) {
+    if (real[key]) continue;
+    positions[key] = {0, 0, 0};
+    for (int64_t query = 0; query < length; ++query) prepared["mask"].f32[query * length + key] = -INFINITY;
+  }
+}
+
+void Qwen25VL::build(const std::string& method, Graph& g) const {
   ggml_context* c = g.context();
+  if (method == "get_image_features") {
+    g.output("image_features", vision_->forward(g), 3);
+    return;
+  }
   ggml_tensor* ids = g.input("input_ids");
   const int64_t length = ids->ne[0], batch = ids->ne[1];
   ggml_tensor* x = ggml_get_rows(c, embed_tokens_, ggml_reshape_1d(c, ids, length * batch));
+  if (g.has_input("image_features")) {
+    ggml_tensor* features = g.input("image_features");
+    features = ggml_reshape_2d(c, features, features->ne[0], features->ne[1]);
+    x = ggml_get_rows(c, ggml_concat(c, x, features, 1), g.input("rows"));
+  }
   x = ggml_reshape_3d(c, x, config_.channels, length, batch);
   const Rotation rotation(g, "text");
   for (size_t i = 0; i < layers_.size(); ++i) {

@@ -77,7 +77,11 @@ Component read_network_folder(const std::string& folder, const std::string& comp
   std::vector<TensorSource> sources;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {  // one file, or its shards
     if (entry.path().extension() != ".safetensors") continue;
-    for (TensorSource& source : safetensors_sources(entry.path().string())) sources.push_back(std::move(source));
+    for (TensorSource& source : safetensors_sources(entry.path().string())) {
+      // As src/networks/sources.ts gives kernels over frames.
+      if (source.shape.size() == 5) source.shape = {source.shape[0], element_count(source.shape) / source.shape[0]};
+      sources.push_back(std::move(source));
+    }
   }
   return {class_name, Config(component, values), sources};
 }

@@ -239,6 +239,38 @@ TEST(qwen_text_matches_transformers) {
   }
 }
 
+TEST(qwen_vision_matches_transformers) {
+  for (const std::string& name : trace_names("qwen-vision-")) {
+    const Trace trace = read_trace(name);
+    RunOptions options;
+    options.taps = recorded_blocks(trace);
+    const auto network = load(read_component(trace.checkpoint, trace.component));
+    HostTensors results = network->run("get_image_features", recorded_inputs(trace), options);
+    check_blocks(trace, results, options.taps, trace.tolerance("features"));
+    HostTensor& features = results.at("image_features");
+    features.shape.erase(features.shape.begin());
+    check_close(trace, "features", features, trace.tensor("output.features"), trace.tolerance("features"));
+  }
+}
+
+TEST(qwen_reads_texts_with_a_picture_as_transformers_does) {
+  for (const std::string& name : trace_names("qwen-image-")) {
+    const Trace trace = read_trace(name);
+    const auto network = load(read_component(trace.checkpoint, trace.component));
+    const HostTensor& grid = trace.tensor("input.image_grid_thw");
+    const HostTensors features = network->run(
+        "get_image_features", {{"pixel_values", trace.tensor("input.pixel_values")}, {"image_grid_thw", grid}}, {});
+    const HostTensors results = network->run("forward",
+                                             {{"input_ids", trace.tensor("input.input_ids")},
+                                              {"attention_mask", trace.tensor("input.attention_mask")},
+                                              {"image_features", features.at("image_features")},
+                                              {"image_grid_thw", grid}},
+                                             {});
+    check_close(trace, "last_hidden_state", results.at("last_hidden_state"), trace.tensor("output.last_hidden_state"),
+                trace.tolerance("last_hidden_state"));
+  }
+}
+
 TEST(clip_pooled_matches_transformers) {
   for (const std::string& name : trace_names("clip-pooled-")) {
     const Trace trace = read_trace(name);

@@ -72,7 +72,16 @@ export class PipelineFiles implements Checkpoint {
   }
 
   async component(name: string): Promise<Component | undefined> {
-    return this.networks.get(name)?.()
+    const found = await this.networks.get(name)?.()
+    return found && this.#asUsed(found)
+  }
+
+  /** Kandinsky 5's Qwen comes whole; without a picture to change its vision tower is not used, which takes 1.4 GB. */
+  async #asUsed(component: Component): Promise<Component> {
+    if (component.className !== 'Qwen2_5_VLForConditionalGeneration') return component
+    const transformer = await this.networks.get('transformer')?.()
+    if (!transformer || transformer.config.visual_cond === true) return component
+    return { ...component, tensors: component.tensors.filter(({ name }) => !name.startsWith('visual.')) }
   }
 
   side(side: Side): PipelineFiles | undefined {

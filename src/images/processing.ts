@@ -96,20 +96,13 @@ function clipProcessor(config: ClipProcessorConfig): (image: Pixels) => Tensor {
   for (const [name, value] of Object.entries(values as Record<string, unknown>))
     if (name.startsWith('do_') && value === true)
       throw new KandinskyError('UNSUPPORTED_MODEL', `Expected no ${name} in preprocessor_config.json`)
-  const { size = 224, crop_size = 224, rescale_factor = 1 / 255 } = values
-  const resample = PIL_RESAMPLE[values.resample ?? 3]
+  const { size = 224, crop_size = 224 } = values
+  const resample = PIL_RESAMPLE[values.resample ?? PIL_BICUBIC]
   if (!resample) throw badConfig('resample', `a number below ${PIL_RESAMPLE.length}`, values.resample)
   const target = typeof size === 'number' ? { shortest_edge: size } : size
   const crop = typeof crop_size === 'number' ? { height: crop_size, width: crop_size } : crop_size
   if (do_center_crop !== false) checkSides('crop_size', crop.height, crop.width)
-  if (typeof rescale_factor !== 'number') throw badConfig('rescale_factor', 'a number', rescale_factor)
-  const mean = perChannel('image_mean', values.image_mean ?? [0.48145466, 0.4578275, 0.40821073])
-  const std = perChannel('image_std', values.image_std ?? [0.26862954, 0.26130258, 0.27577711])
-  const scale = do_rescale === false ? 1 : rescale_factor
-  const tables = mean.map((centre, i) => (value: number) => {
-    const rescaled = Math.fround(value * scale)
-    return do_normalize === false ? rescaled : Math.fround(rescaled - Math.fround(centre)) / Math.fround(std[i]!)
-  })
+  const tables = clipColours(values, do_rescale !== false, do_normalize !== false)
   return (image) => {
     let pixels = do_convert_rgb === false ? image : convertPixels(image, 'RGB')
     if (pixels.channels !== 3) throw invalid('image', 'an RGB image (do_convert_rgb is false)', image)
@@ -120,6 +113,26 @@ function clipProcessor(config: ClipProcessorConfig): (image: Pixels) => Tensor {
     if (do_center_crop !== false) pixels = centerCrop(pixels, crop.height, crop.width)
     return toTensor(pixels, tables)
   }
+}
+
+/** Pillow's number of the filter that CLIP's processors and their like have by default */
+export const PIL_BICUBIC = 3
+
+/** One function of a byte per colour: rescaled, then normalized. */
+export function clipColours(
+  values: Pick<ClipProcessorConfig, 'rescale_factor' | 'image_mean' | 'image_std'>,
+  rescales = true,
+  normalizes = true,
+): ((byte: number) => number)[] {
+  const { rescale_factor = 1 / 255 } = values
+  if (typeof rescale_factor !== 'number') throw badConfig('rescale_factor', 'a number', rescale_factor)
+  const mean = perChannel('image_mean', values.image_mean ?? [0.48145466, 0.4578275, 0.40821073])
+  const std = perChannel('image_std', values.image_std ?? [0.26862954, 0.26130258, 0.27577711])
+  const scale = rescales ? rescale_factor : 1
+  return mean.map((centre, i) => (value: number) => {
+    const rescaled = Math.fround(value * scale)
+    return normalizes ? Math.fround(rescaled - Math.fround(centre)) / Math.fround(std[i]!) : rescaled
+  })
 }
 
 /** in pixels; CLIP's are 224 and 336 */

@@ -76,8 +76,17 @@ export interface NetworkCalls {
     }): { velocity: Tensor }
   }
   Qwen2_5_VLForConditionalGeneration: {
-    /** ids [B, L] to the last hidden states [B, L, hidden] */
-    forward(inputs: { input_ids: Integers }): { last_hidden_state: Tensor }
+    /**
+     * ids [B, L] to the last hidden states [B, L, hidden]; of one text with a picture, whose tokens its features [1, n,
+     * hidden] replace; the mask [1, L] is 0 for padding
+     */
+    forward(
+      inputs:
+        | { input_ids: Integers }
+        | { input_ids: Integers; image_features: Tensor; image_grid_thw: Integers; attention_mask: Integers },
+    ): { last_hidden_state: Tensor }
+    /** patches [n, values] of a grid [1, 3] of frames, rows and columns to features [1, n / 4, hidden] */
+    get_image_features(inputs: { pixel_values: Tensor; image_grid_thw: Integers }): { image_features: Tensor }
   }
   AutoencoderKL: {
     /** pictures [B, 3, height, width] in [-1, 1] to means and logarithms of variances [B, 2 C, h, w] */

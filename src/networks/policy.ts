@@ -74,9 +74,11 @@ export function isVector(shape: readonly number[]): boolean {
 
 /**
  * The shape that a weight has in our files: convolution kernels [out, in, kh, kw] are matrices [out, kh*kw*in], those of
- * transposed convolutions, [in, out, kh, kw], are [kh*kw*out, in]. Mirrors native/core/types.h.
+ * transposed convolutions, [in, out, kh, kw], are [kh*kw*out, in]. Mirrors native/core/types.h. Kernels over frames,
+ * [out, in, frames, kh, kw], are matrices as they lie: their patches do not overlap.
  */
 export function matrixShape(shape: readonly number[], transposed = false): readonly number[] {
+  if (shape.length === 5) return [shape[0]!, shape.slice(1).reduce((product, n) => product * n, 1)]
   if (shape.length !== 4) return shape
   const [first, second, height, width] = shape as [number, number, number, number]
   const inner = second * height * width

@@ -30,7 +30,8 @@ export function tensorSources(
         'SHAPE_MISMATCH',
         `Expected shape [${shape.join(', ')}] for ${owner}.${name} by its config but ${tensor.path} has [${tensor.shape.join(', ')}]`,
       )
-    const source = { ...tensor, transposed }
+    const flat = tensor.shape.length > 4 ? { shape: [...matrixShape(tensor.shape)] } : {}
+    const source = { ...tensor, ...flat, transposed }
     return { ...source, target: targetType(owner, source, precision, weights, rules, onFallback) }
   })
 }

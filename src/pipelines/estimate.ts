@@ -48,6 +48,7 @@ const IN_LOOP: readonly string[] = [
   'PriorTransformer',
   'UNet2DConditionModel',
   'Kandinsky3UNet',
+  'Kandinsky5Transformer3DModel',
 ] satisfies NetworkClass[]
 /** Node.js, the addon, sharp and a tokenizer: what a process has before a network runs. Measured on Linux. */
 const PROCESS_BYTES = 130e6
@@ -104,11 +105,13 @@ async function dryRun(
   }
 }
 
-/** The pictures that a model cannot do without, as its UNet's config tells. */
+/** The pictures that a model cannot do without, as the config of its UNet or transformer tells. */
 async function inputsOf(checkpoint: Checkpoint, width: number, height: number) {
-  const config = (await checkpoint.side('decoder')?.component('unet'))?.config ?? {}
+  const decoder = checkpoint.side('decoder')
+  const config = ((await decoder?.component('unet')) ?? (await decoder?.component('transformer')))?.config ?? {}
   const picture = new RawImage(new Uint8Array(3 * width * height), width, height)
   if (config.addition_embed_type === 'image_hint') return { hint: picture }
+  if (config.visual_cond === true) return { image: picture }
   return config.in_channels === 9 ? { image: picture, maskImage: picture.convert('L') } : {}
 }
 

@@ -27,6 +27,7 @@ import type { InpaintOptions } from './kandinsky2/kandinsky-v22-inpaint.js'
 import { Kandinsky3Pipeline } from './kandinsky3/kandinsky3.js'
 import { Kandinsky3Img2ImgPipeline } from './kandinsky3/kandinsky3-img2img.js'
 import { Kandinsky3InpaintPipeline } from './kandinsky3/kandinsky3-inpaint.js'
+import { Kandinsky5I2IPipeline } from './kandinsky5/kandinsky5-i2i.js'
 import { Kandinsky5T2IPipeline } from './kandinsky5/kandinsky5-t2i.js'
 import { requireSide } from './loading/open.js'
 import type { ImageResult, ImagesOf } from './sampling/decoding.js'
@@ -106,6 +107,11 @@ export const families: readonly Family[] = [
     name: 'Kandinsky 5',
     network: { slot: 'transformer', className: 'Kandinsky5Transformer3DModel', config: { visual_cond: [false] } },
     tasks: { 'text-to-image': Kandinsky5T2IPipeline },
+  },
+  {
+    name: 'Kandinsky 5 for editing',
+    network: { slot: 'transformer', className: 'Kandinsky5Transformer3DModel', config: { visual_cond: [true] } },
+    tasks: { 'image-to-image': Kandinsky5I2IPipeline },
   },
 ]
 

@@ -39,6 +39,7 @@ const examples = {
   'kandinsky-3': [{ model: checkpoint('kandinsky-3'), size: 64, steps: 4 }, 64, 64],
   'kandinsky-3-inpainting': [{ model: kandinsky3Inpainting, image: cat, steps: 4 }, 320, 192],
   'kandinsky-3-image-to-image': [{ model: checkpoint('kandinsky-3'), image: cat, steps: 4 }, 320, 256],
+  'kandinsky-5-editing': [{ model: checkpoint('kandinsky-5-i2i'), image: cat, steps: 1 }, 1152, 896],
 }
 
 before(() => run(path.join(root, 'node_modules/typescript/bin/tsc'), '-p', path.join(root, 'examples')))

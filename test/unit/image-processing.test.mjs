@@ -13,6 +13,7 @@ import {
   toRawImages,
 } from '../../dist/images/processing.js'
 import { prepareMask, prepareMaskAndMaskedImage } from '../../dist/images/processing-inpaint.js'
+import { qwenPreprocess } from '../../dist/images/processing-qwen.js'
 import { Tensor } from '../../dist/tensor.js'
 import { readSafetensors } from '../helpers/safetensors.mjs'
 
@@ -305,4 +306,41 @@ it('a blurred step is the integral of a Gaussian, and what is even stays', () =>
   const even = new Uint8Array(width * height).fill(200)
   assert.deepEqual(blurred(even, sigma), even)
   assert.deepEqual(blurred(step, 0), step)
+})
+
+describe('pictures for Kandinsky 5', () => {
+  const sizes = { patch: 14, merge: 2, frames: 2 }
+  const config = JSON.parse(
+    readFileSync(new URL('checkpoints/kandinsky-5-i2i/tokenizer/preprocessor_config.json', fixtures), 'utf8'),
+  )
+  // Palettes are colours once a picture is decoded: Pillow would halve them by nearest neighbours.
+  for (const name of names.filter((one) => one.startsWith('qwen-') && !one.includes('palette')))
+    it(`${name}: halved, in patches as Qwen2VLImageProcessor makes them`, async () => {
+      const { image, tensors } = readTrace(name)
+      const mode = name.includes('gray') ? 'L' : 'RGB'
+      const seen = qwenPreprocess(await loadImage(picture(image), { mode }), config, sizes, 16384)
+      assert.deepEqual([1, seen.rows, seen.columns], [...tensors.get('image_grid_thw').data].map(Number))
+      assert.equal(seen.tokens, (seen.rows * seen.columns) / 4)
+      const expected = tensors.get('pixel_values') // the first rows
+      assertClose(seen.pixelValues.data.subarray(0, expected.data.length), expected.data, 1e-6, name)
+    })
+
+  for (const name of names.filter((one) => one.startsWith('k5-vae-')))
+    it(`${name}: stretched by Lanczos as VaeImageProcessor does`, async () => {
+      const { image, width, height, tensors } = readTrace(name)
+      const resized = (await loadImage(picture(image))).resize(width, height, 'lanczos')
+      assert.deepEqual(resized.data, Uint8Array.from(tensors.get('resized_uint8').data))
+    })
+
+  it('a picture with more tokens than there is room for is shrunk', () => {
+    const large = new RawImage(new Uint8Array(3 * 1800 * 1800), 1800, 1800)
+    assert.equal(qwenPreprocess(large, config, sizes, 4096).tokens, 32 * 32)
+    assert.ok(qwenPreprocess(large, config, sizes, 1000).tokens <= 1000)
+    assert.throws(() => qwenPreprocess(large, config, sizes, 3), /tokens/)
+  })
+
+  it('lines are refused', () => {
+    assert.throws(() => qwenPreprocess(new RawImage(new Uint8Array(3), 1, 1), config, sizes, 100), /2 pixels/)
+    assert.throws(() => qwenPreprocess(new RawImage(new Uint8Array(3 * 2 * 900), 2, 900), config, sizes, 100), /ratio/)
+  })
 })

@@ -2,7 +2,8 @@
 import type { RawImage } from '../../images/image.js'
 import { postprocess, toRawImages } from '../../images/processing.js'
 import type { Network } from '../../networks/network.js'
-import { concatRows, rowsOf, type Tensor } from '../../tensor.js'
+import { type RandomSource, randnTensor } from '../../random.js'
+import { concatRows, repeatRows, rowsOf, splitChannels, Tensor } from '../../tensor.js'
 
 export type Movq = Network<'VQModel'>
 /** Any network between pictures and latents. */
@@ -43,6 +44,39 @@ export async function encodeImages(movq: Movq, pictures: readonly Tensor[], sign
     previous = sample
   }
   return concatRows(latents)
+}
+
+/** Latents of pictures [n, 3, h, w]: MoVQ's, or the means of an autoencoder that gives distributions. */
+export async function encodeToMeans(autoencoder: Autoencoder, sample: Tensor): Promise<Tensor> {
+  if (autoencoder.className === 'VQModel') return (await (autoencoder as Movq).run('encode', { sample })).latents
+  const { moments } = await (autoencoder as Network<'AutoencoderKL'>).run('encode', { sample })
+  return splitChannels(moments, latentChannels(autoencoder))[0]
+}
+
+/**
+ * Latents [n * count, C, h, w] of pictures [1, 3, h, w] in [-1, 1] from an autoencoder that gives distributions: mean +
+ * deviation * noise (diffusers' DiagonalGaussianDistribution). One draw serves the `count` results of a picture, unless
+ * each has a generator of its own.
+ */
+export async function sampleLatents(
+  vae: Network<'AutoencoderKL'>,
+  pictures: readonly Tensor[],
+  {
+    count,
+    generator,
+    signal,
+  }: { count: number; generator: RandomSource | RandomSource[]; signal?: AbortSignal | undefined },
+): Promise<Tensor> {
+  const encoded: Tensor[] = []
+  for (const sample of pictures) encoded.push((await vae.run('encode', { sample }, { signal })).moments)
+  const drawn = Array.isArray(generator) && generator.length > 1 ? count : 1
+  const [means, logarithms] = splitChannels(repeatRows(concatRows(encoded), drawn), latentChannels(vae))
+  const noise = randnTensor(means.shape, generator)
+  const data = means.data.map((mean, i) => {
+    const logarithm = Math.min(Math.max(logarithms.data[i]!, -30), 20)
+    return mean + Math.fround(Math.exp(Math.fround(0.5 * logarithm))) * noise.data[i]!
+  })
+  return repeatRows(new Tensor(data, means.shape), count / drawn)
 }
 
 function sameBytes(a: Float32Array, b: Float32Array): boolean {

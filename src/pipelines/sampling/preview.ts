@@ -9,15 +9,15 @@ import type { RawImage } from '../../images/image.js'
 import { postprocess, toRawImages } from '../../images/processing.js'
 import { solve } from '../../math.js'
 import { Tensor } from '../../tensor.js'
-import { type Movq, movqScaleFactor } from './autoencoder.js'
+import { type Autoencoder, encodeToMeans, type Movq, movqScaleFactor } from './autoencoder.js'
 
 /** Per colour: one coefficient per latent channel, and a constant. */
 type Projection = readonly (readonly number[])[]
 
-const projections = new WeakMap<Movq, Promise<Projection>>()
+const projections = new WeakMap<Autoencoder, Promise<Projection>>()
 
 /** What makes pictures of latents [n, c, h, w], with one pixel per cell; the map is fitted at the first call. */
-export async function previewer(movq: Movq): Promise<(latents: Tensor) => RawImage[]> {
+export async function previewer(movq: Autoencoder): Promise<(latents: Tensor) => RawImage[]> {
   let fitted = projections.get(movq)
   if (!fitted) {
     // Calls that come meanwhile share the fit, so no single one may abort it.
@@ -45,16 +45,16 @@ function project(latents: Tensor, projection: Projection): Tensor {
   return new Tensor(out, [rows, projection.length, height, width])
 }
 
-async function fit(movq: Movq): Promise<Projection> {
-  const latents = (await movq.run('encode', { sample: colourChart() })).latents
-  const decoded = (await movq.run('decode', { latents })).sample
+async function fit(autoencoder: Autoencoder): Promise<Projection> {
+  const latents = await encodeToMeans(autoencoder, colourChart())
+  const decoded = (await (autoencoder as Movq).run('decode', { latents })).sample
   const [, channels, height, width] = latents.shape as [number, number, number, number]
   const pixels = height * width
   const cells = Array.from({ length: pixels }, (_, i) => [
     ...Array.from({ length: channels }, (_, channel) => latents.data[channel * pixels + i]!),
     1,
   ])
-  return colourMeans(decoded, movqScaleFactor(movq)).map((means) => leastSquares(cells, means))
+  return colourMeans(decoded, movqScaleFactor(autoencoder)).map((means) => leastSquares(cells, means))
 }
 
 /** 64 patches of 16 x 16 pixels: four levels of each colour in every combination, as [1, 3, 128, 128] in [-1, 1]. */
