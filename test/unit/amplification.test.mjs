@@ -19,6 +19,41 @@ test('a pickle of a million empty dicts, or of a million instructions', () => {
     )
 })
 
+/** Pickles of dicts: a text, a dict's entries, or the number of something stored before. */
+const protocol = Buffer.from([0x80, 2])
+const counted = (code, number) => {
+  const bytes = Buffer.alloc(5, code)
+  bytes.writeUInt32LE(number, 1)
+  return bytes
+}
+const text = (value) => Buffer.concat([counted('X', value.length), Buffer.from(value)])
+const dict = (...items) => Buffer.concat([Buffer.from('}('), ...items.flat(), Buffer.from('u')])
+const tensor = Buffer.concat([
+  Buffer.from('ctorch._utils\n_rebuild_tensor_v2\n(('),
+  ...[text('storage'), Buffer.from('ctorch\nFloatStorage\n'), text('0'), text('cpu'), Buffer.from('K\x01tQ')],
+  Buffer.from('K\x00K\x01\x85K\x01\x85\x89}tR', 'latin1'),
+])
+const pickle = (root) => unpickleTensors(Buffer.concat([protocol, root, Buffer.from('.')]), 'x.bin')
+
+test('a pickle with one dict under many keys', () => {
+  const once = dict([text('a'), dict([text('b'), tensor])])
+  assert.deepEqual([...pickle(once).keys()], ['a.b'])
+  const again = Array.from({ length: 1000 }, (_, i) => [text(String(i)), counted('j', 1)])
+  const shared = dict([text('a'), dict([text('b'), tensor]), counted('r', 1)], ...again)
+  assert.throws(() => pickle(shared), refused(/one dict stands in it twice/))
+})
+
+test('a pickle with a dict in itself', () => {
+  const loop = Buffer.concat([Buffer.from('}'), counted('r', 1), text('a'), counted('j', 1), Buffer.from('s')])
+  assert.throws(() => pickle(loop), refused(/one dict stands in it twice/))
+})
+
+test('a pickle whose tensors repeat the long name of their dict', () => {
+  const named = (name) => dict([text(name), dict([text('b'), tensor])])
+  assert.equal(pickle(named('a'.repeat(200))).size, 1)
+  assert.throws(() => pickle(named('a'.repeat(10_000))), refused(/longer name than 256 characters/))
+})
+
 test('a safetensors header of a million numbers', () => {
   const header = Buffer.from(`{"a":[${'0,'.repeat(1_000_000)}0]}`)
   assert.throws(() => parseHeader(header, 'x.safetensors'), refused(/more than \d+ values/))

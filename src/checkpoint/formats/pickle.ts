@@ -76,6 +76,10 @@ const MAX_INSTRUCTIONS = 1_000_000
 const MAX_CONTAINERS = 100_000
 /** State dicts in a state dict, as `{'unet': {...}, 'null_embedding': tensor}`. */
 const MAX_DEPTH = 2
+/** As the tensors of a safetensors header, of which a pickle's instructions allow some 30,000. */
+const MAX_TENSORS = 100_000
+/** Characters of a name before its last part, which every tensor of a nested dict repeats. */
+const MAX_PREFIX = 256
 /** Of a tensor; torch itself has 64. */
 const MAX_DIMENSIONS = 64
 
@@ -115,7 +119,12 @@ export function unpickleLegacy(data: Buffer, path: string) {
 function stateDict(root: Value, path: string): Map<string, PickledTensor> {
   if (!(root instanceof Map)) throw badFile(path, 'holds no state dict (a dict from names to tensors)')
   const tensors = new Map<string, PickledTensor>()
+  // A dict that many keys name would be read once for each of them.
+  const seen = new Set<Value>()
   const add = (dict: Map<Value, Value>, prefix: string, depth: number) => {
+    if (seen.has(dict)) throw badFile(path, 'holds no plain state dict: one dict stands in it twice')
+    if (prefix.length > MAX_PREFIX) throw badFile(path, `has a dict of a longer name than ${MAX_PREFIX} characters`)
+    seen.add(dict)
     for (const [name, value] of dict) {
       if (typeof name === 'string' && value instanceof Map && depth < MAX_DEPTH) {
         add(value, `${prefix}${name}.`, depth + 1)
@@ -124,6 +133,7 @@ function stateDict(root: Value, path: string): Map<string, PickledTensor> {
       if (typeof name !== 'string' || !(value instanceof TensorValue))
         throw badFile(path, `holds no plain state dict: the entry ${readable(name)} is not a tensor`)
       if (tensors.has(prefix + name)) throw badFile(path, `has the tensor ${readable(prefix + name)} twice`)
+      if (tensors.size === MAX_TENSORS) throw badFile(path, `has more than ${MAX_TENSORS} tensors`)
       tensors.set(prefix + name, value.tensor)
     }
   }
