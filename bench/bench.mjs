@@ -7,7 +7,8 @@
 // Cases: prior (one guided step, 81 tokens), unet-256, unet-512, unet-768, unet-1024 (one guided step, batch 2), movq-512,
 // movq-768 (one decode; both in any other size, too); of Kandinsky 2.1 prior21, unet21-512 and text21 (MultilingualCLIP,
 // prompt and negative prompt); of Kandinsky 3 unet3-512, unet3-1024, movq3-1024, t5-32 and t5-128 (a prompt of so many
-// tokens through four of the 32 equal layers; diffusers pads each to 128). Without --case: all of them. The other side is
+// tokens through four of the 32 equal layers; diffusers pads each to 128); of Kandinsky 5 transformer5-512 and -1024 (one guided
+// step through 4 of the 50 equal visual blocks, texts of 130 tokens) and whole5-512 and -1024 (through all, ours alone). Without --case: all of them. The other side is
 // eager torch; `--torch compiled` is torch.compile with inductor's freezing (weights packed once), which compiles for minutes
 // in the first round, and naming both compares with both. `--no-torch` leaves it out; PYTHONPATH finds diffusers. `--pictures`
 // makes the batch of a UNet's or prior's step that of so many pictures. `--profile` prints, after each step of ours, how long each
@@ -53,6 +54,8 @@ const allCases = [
   'movq3-1024',
   't5-32',
   't5-128',
+  'transformer5-512',
+  'transformer5-1024',
 ]
 /** Checkpoint and component of the part of a case's name that stands before its size. */
 const networks = {
@@ -65,10 +68,12 @@ const networks = {
   unet3: ['kandinsky-3', 'unet'],
   movq3: ['kandinsky-3', 'movq'],
   t5: ['kandinsky-3-t5-4-layers', 'text_encoder'],
+  transformer5: ['kandinsky-5-4-blocks', 'transformer'],
+  whole5: ['kandinsky-5', 'transformer'],
 }
 const cases = values.case ?? allCases
 for (const name of cases)
-  if (!allCases.includes(name) && !/^((unet|movq)3?|t5)-\d+$/.test(name))
+  if (!allCases.includes(name) && !/^((unet|movq)3?|t5|transformer5|whole5)-\d+$/.test(name))
     throw new Error(`unknown case ${name}: expected ${allCases.join(', ')}`)
 
 const cache = path.join(import.meta.dirname, '..', 'build', 'bench')
@@ -78,10 +83,10 @@ for (const way of values.torch)
   if (!['eager', 'compiled'].includes(way)) throw new Error(`unknown --torch ${way}: expected eager or compiled`)
 const hasTorch =
   !values['no-torch'] && spawnSync(values.python, ['-c', 'import torch, diffusers'], { stdio: 'ignore' }).status === 0
-const ways = hasTorch ? values.torch : []
 
 for (const name of cases) {
   const network = name.split('-')[0]
+  const ways = hasTorch && network !== 'whole5' ? values.torch : []
   const [checkpoint, component] = networks[network]
   const file = path.join(cache, `${network}-${values.type}.gguf`)
   if (!existsSync(file)) await writeRandomCheckpoint(checkpoint, file, { type: values.type, components: [component] })

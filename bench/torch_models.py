@@ -1,6 +1,6 @@
 """Kandinsky's networks at the sizes of the published checkpoints, by diffusers and transformers, for the benchmarks."""
 
-from diffusers import Kandinsky3UNet, PriorTransformer, UNet2DConditionModel, VQModel
+from diffusers import Kandinsky3UNet, Kandinsky5Transformer3DModel, PriorTransformer, UNet2DConditionModel, VQModel
 from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
@@ -87,6 +87,15 @@ BUILD = {
         block_out_channels=(384, 768, 1536, 3072),
         cross_attention_dim=4096,
         encoder_hid_dim=4096,
+    ),
+    "transformer5": lambda: Kandinsky5Transformer3DModel(
+        in_visual_dim=16,
+        out_visual_dim=16,
+        model_dim=2560,
+        ff_dim=10240,
+        num_text_blocks=2,
+        num_visual_blocks=4,
+        axes_dims=(32, 48, 48),
     ),
     "movq3": lambda: movq((256, 512, 512, 1024)),
     "t5": lambda: T5EncoderModel(

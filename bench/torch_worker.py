@@ -63,6 +63,12 @@ def main():
             conditions["text_embeds"] = noise(rows, width)
             states = noise(rows, 77, 1024)
         step = lambda: model(sample, 500, states, added_cond_kwargs=conditions)
+    elif network == "transformer5":
+        side = latent // 2
+        positions = [torch.arange(1), torch.arange(side), torch.arange(side)]
+        args = (noise(1, 1, latent, latent, 16), noise(1, 130, 3584), torch.tensor([500.0]), noise(1, 768))
+        call = lambda: model(*args, visual_rope_pos=positions, text_rope_pos=torch.arange(130), scale_factor=(1.0, 1.0, 1.0))
+        step = lambda: [call() for _ in range(rows)]  # as the pipeline: one row a call
     elif network == "t5":
         ids, mask = torch.full((1, 128), 100), torch.zeros(1, 128, dtype=torch.int64)
         mask[:, : int(size)] = 1

@@ -74,8 +74,34 @@ function textFiles3() {
   }
 }
 
+/** The same for Kandinsky 5, with Qwen's vocabulary likewise: its special tokens' ids are those of the small one. */
+function textFiles5(className) {
+  const qwen = ['tokenizer.json', 'tokenizer_config.json', 'vocab.json', 'merges.txt', 'added_tokens.json']
+  return {
+    ...tokenizerFiles('qwen2', 'tokenizer', qwen),
+    ...tokenizerFiles('clip-vit', 'tokenizer_2', [
+      ...['vocab.json', 'merges.txt', 'tokenizer_config.json', 'special_tokens_map.json'],
+    ]),
+    'model_index.json': index(className, [
+      ['transformer', 'Kandinsky5Transformer3DModel'],
+      ['vae', 'AutoencoderKL'],
+      ['text_encoder', 'Qwen2_5_VLForConditionalGeneration'],
+      ['text_encoder_2', 'CLIPTextModel'],
+      ['tokenizer', 'Qwen2Tokenizer'],
+      ['tokenizer_2', 'CLIPTokenizer'],
+      ['scheduler', 'FlowMatchEulerDiscreteScheduler'],
+    ]),
+    'scheduler/scheduler_config.json': JSON.stringify({ _class_name: 'FlowMatchEulerDiscreteScheduler', shift: 5 }),
+  }
+}
+
 /** Checkpoints that are whole pipelines. */
-const textFiles = { 'kandinsky-2-2': textFiles22, 'kandinsky-3': textFiles3 }
+const textFiles = {
+  'kandinsky-2-2': textFiles22,
+  'kandinsky-3': textFiles3,
+  'kandinsky-5': () => textFiles5('Kandinsky5T2IPipeline'),
+  'kandinsky-5-i2i': () => textFiles5('Kandinsky5I2IPipeline'),
+}
 
 /** @param options type: weight type; components: names, default all; seed */
 export async function writeRandomCheckpoint(checkpoint, output, { type = 'f16', components, seed = 0 } = {}) {
@@ -93,10 +119,11 @@ export async function writeRandomCheckpoint(checkpoint, output, { type = 'f16', 
   if (checkpoint === 'kandinsky-2-2')
     metadata['kandinsky.zero_image_embeds'] = Array.from({ length: 1280 }, (_, i) => Math.sin(i) / 2)
   const tensors = []
+  const own = checkpoint === 'kandinsky-5-i2i' ? { text_encoder: { image_token_id: 2768 } } : {} // of the small vocabulary
   for (const component of names) {
     if (!configs[component])
       throw new Error(`${checkpoint} has no ${component}: expected ${Object.keys(configs).join(', ')}`)
-    const { class: className, ...config } = configs[component]
+    const { class: className, ...config } = { ...configs[component], ...own[component] }
     metadata[`${component}.class`] = className
     for (const [key, value] of Object.entries(config)) metadata[`${component}.config.${key}`] = value
     for (const { name, shape, precision, transposed } of binding().describeNetwork(className, component, config)) {

@@ -48,7 +48,7 @@ export async function encodeImages(movq: Movq, pictures: readonly Tensor[], sign
 
 /** Latents of pictures [n, 3, h, w]: MoVQ's, or the means of an autoencoder that gives distributions. */
 export async function encodeToMeans(autoencoder: Autoencoder, sample: Tensor): Promise<Tensor> {
-  if (autoencoder.className === 'VQModel') return (await (autoencoder as Movq).run('encode', { sample })).latents
+  if (autoencoder.className !== 'AutoencoderKL') return (await (autoencoder as Movq).run('encode', { sample })).latents
   const { moments } = await (autoencoder as Network<'AutoencoderKL'>).run('encode', { sample })
   return splitChannels(moments, latentChannels(autoencoder))[0]
 }
