@@ -17,10 +17,12 @@ import * as pull from './pull.js'
 import * as rm from './rm.js'
 import * as serve from './serve.js'
 import { columnsOf, fitted, say, table, wrap } from './terminal.js'
+import * as worker from './worker.js'
 
 const named: Record<string, Command> = {
   generate,
   serve,
+  worker,
   mcp,
   pull,
   list,

@@ -61,18 +61,41 @@ export const options: Record<string, CliOption> = {
     description: 'auto, cpu, cuda, cuda:1 … (default: auto)',
   },
   threads: shared.threads,
+  queue: {
+    type: 'string',
+    value: 'URL',
+    description:
+      'redis://… where jobs wait for `kandinsky worker`s to make them (default: $KANDINSKY_QUEUE, or this process)',
+  },
+  results: {
+    type: 'string',
+    value: 'WHERE',
+    completion: 'file',
+    description: 'with --queue: folder or s3://bucket/prefix, which servers and workers share, for the pictures',
+  },
+  grace: {
+    type: 'string',
+    value: 'SECONDS',
+    description: 'how long jobs may still take once it is stopped (default: as long as they do)',
+  },
   quiet: shared.quiet,
   json: shared.json,
 }
+/** What workers have in a server's place. */
+const ofWorkers = ['inpaint-model', 'weights', 'device', 'threads']
 
 export async function run({ values, positionals, signal, json, quiet }: Invocation): Promise<void> {
   if (positionals.length > 0) throw new UsageError('serve takes no arguments without a flag: name a model with -m')
   const port = numberOption(values, 'port', { integer: true, min: 0, max: 65535 })
+  const { queue, results } = queueOf(values)
+  const given = ofWorkers.find((name) => values[name] !== undefined)
+  if (queue !== undefined && given)
+    throw new UsageError(`--${given} is for the workers: with --queue a server draws nothing`)
   const models = modelsOf(values)
   // Loaded here: no other command needs it.
   const { createServer } = await import('../server/index.js')
   await using server = await createServer({
-    models,
+    ...{ models, queue, results, graceMs: graceOf(values) },
     host: textOption(values, 'host'),
     port,
     token: textOption(values, 'token') ?? (process.env.KANDINSKY_TOKEN || undefined),
@@ -92,9 +115,30 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
   if (!quiet && !json) console.error('Finishing what was asked for; once more to stop now.')
 }
 
-function describe({ api, state, waitedMs, ranMs, pictures, error }: import('../server/index.js').ServerEvent): string {
+export function describe({
+  api,
+  state,
+  waitedMs,
+  ranMs,
+  pictures,
+  error,
+}: import('../server/index.js').ServerEvent): string {
   const times = `waited ${(waitedMs / 1000).toFixed(1)} s, ran ${(ranMs / 1000).toFixed(1)} s`
   return `${api}: ${state}, ${pictures} ${pictures === 1 ? 'picture' : 'pictures'}, ${times}${error ? `: ${error}` : ''}`
+}
+
+export function queueOf(values: Invocation['values']) {
+  const queue = textOption(values, 'queue') ?? (process.env.KANDINSKY_QUEUE || undefined)
+  const results = textOption(values, 'results')
+  if ((queue === undefined) !== (results === undefined))
+    throw new UsageError('expected --queue and --results together: workers of a queue put the pictures there')
+  return { queue, results }
+}
+
+/** In ms. */
+export function graceOf(values: Invocation['values']): number | undefined {
+  const seconds = numberOption(values, 'grace', { min: 0, max: 86_400 })
+  return seconds === undefined ? undefined : seconds * 1000
 }
 
 /** By name; without one a model is called as its file or repository. */

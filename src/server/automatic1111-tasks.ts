@@ -44,7 +44,7 @@ export class Tasks {
       const wanted = fields.flag('live_preview') ?? true
       const { state, progress } = job ?? {}
       const [preview] = (state === 'running' && wanted && job!.previews !== seen && job!.preview) || []
-      const position = job && service.jobs.position(job)
+      const { position } = job ? await service.jobs.outlook(job) : {}
       const waits = state === 'queued' ? `In queue: ${position}` : 'Waiting...'
       return c.json({
         ...{ active: state === 'running', queued: state === 'queued', completed: job?.isOver ?? false },

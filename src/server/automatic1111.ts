@@ -9,7 +9,8 @@ import { version } from '../version.js'
 import { Tasks } from './automatic1111-tasks.js'
 import { Fields, RequestError } from './fields.js'
 import type { Job } from './jobs.js'
-import { decode, maskOf, type PictureRequest } from './models.js'
+import { decode, maskOf } from './models.js'
+import type { PictureRequest } from './request.js'
 import { enlarge, explain, fractionOf, readJson, refuse, type Service, toBase64 } from './service.js'
 
 const API = 'automatic1111'
@@ -52,7 +53,7 @@ export function automatic1111(service: Service): { api: Hono; internal: Hono } {
       const parameters = echoOf(given)
       const blur = fields.number('mask_blur', { min: 0, max: MAX_BLUR })
       const name = tasks.nameOf(fields)
-      const job = service.submit(c, API, request, c.req.raw.signal)
+      const job = await service.submit(c, API, request, c.req.raw.signal)
       if (name !== undefined) tasks.add(name, job)
       const made = await resultOf(job)
       const images = request.mask && blur !== undefined ? await feather(made, request, blur) : made
@@ -66,7 +67,7 @@ export function automatic1111(service: Service): { api: Hono; internal: Hono } {
     })
 
   app.get('/progress', async (c) => {
-    const job = service.jobs.running?.api === API ? service.jobs.running : undefined
+    const job = service.jobs.running(API)
     const { step = 0, steps = 0, etaMs = 0 } = job?.progress ?? {}
     const [preview] = c.req.query('skip_current_image') === 'true' ? [] : (job?.preview ?? [])
     return c.json({
@@ -85,7 +86,7 @@ export function automatic1111(service: Service): { api: Hono; internal: Hono } {
   // Only what came through this API: other clients' pictures are not theirs to stop.
   for (const name of ['interrupt', 'skip'])
     app.post(`/${name}`, (c) => {
-      if (service.jobs.running?.api === API) service.jobs.running.cancel()
+      service.jobs.running(API)?.cancel()
       return c.json({})
     })
 

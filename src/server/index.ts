@@ -16,6 +16,8 @@ import { Service, type ServiceOptions } from './service.js'
 
 export type { JobLimits } from './jobs.js'
 export type { ServerModel } from './models.js'
+export { createQueueWorker, type QueueWorker, type QueueWorkerOptions } from './queue-worker.js'
+export type { ResultStore } from './results.js'
 export type { ServerEvent } from './service.js'
 
 /** Models, limits and guards of a picture server. */
@@ -41,6 +43,9 @@ const optionNames = [
     'maxLoaded',
     'maxSide',
     'maxInputBytes',
+    'queue',
+    'results',
+    'graceMs',
     'onEvent',
     'maxJobs',
     'maxJobsPerClient',
@@ -53,6 +58,10 @@ const MAX_BODY = 32 * 2 ** 20
 
 /** @throws KandinskyError `INVALID_ARGUMENT` */
 export function createHandler(options: HandlerOptions = {}): Handler {
+  return handlerOf(options).handler
+}
+
+function handlerOf(options: HandlerOptions): { handler: Handler; service: Service } {
   expectOptions(options, optionNames)
   const { token, allowedHosts, allowedOrigins, maxBody = MAX_BODY, onEvent, ...rest } = options
   const service: Service = new Service({
@@ -62,10 +71,13 @@ export function createHandler(options: HandlerOptions = {}): Handler {
       onEvent?.(event)
     },
   })
-  const metrics = countJobs(() => service.jobs.size)
+  const metrics = countJobs(() => service.jobs.size())
   const app = new Hono()
   app.use(guard({ allowedHosts, allowedOrigins }))
-  app.get('/healthz', (c) => c.json({ status: 'ok', jobs: service.jobs.size }))
+  app.get('/healthz', async (c) => {
+    const jobs = await service.jobs.size().catch(() => undefined)
+    return jobs === undefined ? c.json({ status: 'queue out of reach' }, 503) : c.json({ status: 'ok', jobs })
+  })
   // The page itself asks for the token.
   app.route('/', page())
   app.use(requireToken({ token }))
@@ -110,13 +122,14 @@ export function createHandler(options: HandlerOptions = {}): Handler {
       return notInstalled(c, error)
     }
   })
-  return {
+  const handler: Handler = {
     fetch: (request, env) => app.fetch(request, env as object),
     async close() {
       await mcp.close()
       await service.close()
     },
   }
+  return { handler, service }
 }
 
 /** What needs a package that is not there. */
@@ -169,7 +182,8 @@ export async function createServer({
   port = PORT,
   ...options
 }: ServerOptions = {}): Promise<Server> {
-  const handler = createHandler(options)
+  const { handler, service } = handlerOf(options)
+  await service.jobs.ready()
   const server = serve({ fetch: handler.fetch, hostname: host, port })
   await new Promise<void>((resolve, reject) => {
     server.once('listening', resolve)

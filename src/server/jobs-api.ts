@@ -4,7 +4,7 @@ import { streamSSE } from 'hono/streaming'
 import type { RawImage } from '../images/image.js'
 import { Fields, RequestError } from './fields.js'
 import type { Job } from './jobs.js'
-import type { MixPart } from './models.js'
+import type { MixPart } from './request.js'
 import { enlarge, explain, fractionOf, readJson, refuse, type Service } from './service.js'
 
 const fieldNames = [
@@ -26,7 +26,7 @@ export function jobsApi(service: Service): Hono {
     const { ranges } = service
     const [prompt, mix] = [fields.text('prompt'), mixOf(fields)]
     if ((prompt === undefined) === (mix === undefined)) throw fields.wrong('prompt', 'a text, or a mix instead,')
-    const job = service.submit(c, 'jobs', {
+    const job = await service.submit(c, 'jobs', {
       ...{ prompt, mix, model: fields.text('model'), negativePrompt: fields.text('negative_prompt') },
       count: fields.number('n', ranges.count),
       width: fields.number('width', ranges.side),
@@ -38,47 +38,49 @@ export function jobsApi(service: Service): Hono {
       ...{ image: fields.picture('image'), mask: fields.picture('mask') },
     })
     c.header('Location', `/jobs/${job.id}`)
-    return c.json(describe(job), 202)
+    return c.json(await describe(job), 202)
   })
-  app.get('/:id', (c) => c.json(describe(find(c))))
-  app.delete('/:id', (c) => {
-    const job = find(c)
+  app.get('/:id', async (c) => c.json(await describe(await find(c))))
+  app.delete('/:id', async (c) => {
+    const job = await find(c)
     job.cancel()
-    return c.json(describe(job))
+    return c.json(await describe(job))
   })
-  app.get('/:id/events', (c) => {
-    const job = find(c)
+  app.get('/:id/events', async (c) => {
+    const job = await find(c)
     return streamSSE(c, async (stream) => {
       const left = new AbortController()
       stream.onAbort(() => left.abort())
-      for await (const _ of job.changes(left.signal))
-        await stream.writeSSE({ event: job.state, data: JSON.stringify(describe(job)) })
+      for await (const _ of job.changes(AbortSignal.any([left.signal, service.closed])))
+        await stream.writeSSE({ event: job.state, data: JSON.stringify(await describe(job)) })
     })
   })
-  app.get('/:id/pictures/:index', (c) => send(c, find(c).images[Number(c.req.param('index'))]))
-  app.get('/:id/preview', (c) => {
-    const [preview] = find(c).preview ?? []
+  app.get('/:id/pictures/:index', async (c) =>
+    send(c, await (await find(c)).pictures[Number(c.req.param('index'))]?.read()),
+  )
+  app.get('/:id/preview', async (c) => {
+    const [preview] = (await find(c)).preview ?? []
     return send(c, preview && enlarge(preview))
   })
   return app
 
   /** An id is a secret of who made the job: nobody guesses one. */
-  function find(c: Context): Job {
-    const job = service.jobs.find(c.req.param('id') ?? '')
+  async function find(c: Context): Promise<Job> {
+    const job = await service.jobs.find(c.req.param('id') ?? '')
     if (!job) throw new RequestError(404, 'There is no such job, or it was too long ago', 'not_found')
     return job
   }
 
-  function describe(job: Job) {
-    const { id, state, created, started, ended, progress, preview, images, error } = job
+  async function describe(job: Job) {
+    const outlook = await service.jobs.outlook(job)
+    const { id, state, created, started, ended, progress, preview, pictures, error } = job
     return {
       ...{ id, state, created, started, ended },
-      position: service.jobs.position(job),
+      ...outlook,
       progress: { ...progress, fraction: fractionOf(job) },
-      etaMs: service.jobs.eta(job),
       ...(preview && { preview: `/jobs/${id}/preview` }),
       ...(state === 'failed' && { error: errorOf(explain(error)) }),
-      pictures: images.map(({ recipe }, i) => ({ url: `/jobs/${id}/pictures/${i}`, recipe })),
+      pictures: pictures.map(({ recipe }, i) => ({ url: `/jobs/${id}/pictures/${i}`, recipe })),
     }
   }
 }

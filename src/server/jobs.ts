@@ -1,7 +1,9 @@
-// Jobs in this process: first come, first served, one at a time, since a picture uses the whole device.
+// Jobs, and what a queue of them does: in this process (local-queue.ts), or in Redis for many (redis-queue.ts).
 import { randomUUID } from 'node:crypto'
 import type { RawImage } from '../images/image.js'
+import type { Recipe } from '../images/recipe.js'
 import { RequestError } from './fields.js'
+import type { PictureRequest } from './request.js'
 
 export type JobState = 'queued' | 'running' | 'done' | 'failed' | 'cancelled'
 
@@ -26,17 +28,22 @@ export interface JobProgress {
   etaMs: number
 }
 
+/** A finished picture, wherever it is kept. */
+export interface Picture {
+  recipe: Recipe | undefined
+  /** @throws RequestError 404 if it is gone */
+  read(): Promise<RawImage>
+}
+
 /** What is being done for whom. */
 export class Job {
-  readonly id = randomUUID()
-  readonly created = Date.now()
   state: JobState = 'queued'
   started: number | undefined
   ended: number | undefined
   progress: JobProgress | undefined
   /** what the pictures look like so far, one pixel per latent cell */
   preview: RawImage[] | undefined
-  images: RawImage[] = []
+  pictures: Picture[] = []
   /** counts the reports of `preview` */
   previews = 0
   error: unknown
@@ -46,10 +53,14 @@ export class Job {
   /**
    * @param client whose it is, for its limit
    * @param api that it came through
+   * @param isAwaited whether a connection is open until it is over: without that connection nobody gets its pictures
    */
   constructor(
     readonly client: string,
     readonly api: string,
+    readonly isAwaited = false,
+    readonly id: string = randomUUID(),
+    readonly created = Date.now(),
   ) {}
 
   get signal(): AbortSignal {
@@ -60,10 +71,19 @@ export class Job {
     return this.ended !== undefined
   }
 
-  /** Ends the job within a step. Idempotent. */
-  cancel(): void {
-    if (this.isOver) return
-    this.#abort.abort(new DOMException('The job was cancelled', 'AbortError'))
+  /**
+   * Ends the job within a step. Idempotent.
+   * @param reason that whoever waits for it is told
+   */
+  cancel(reason = new RequestError(499, 'The job was cancelled', 'cancelled')): void {
+    if (!this.isOver) this.#abort.abort(reason)
+  }
+
+  /** Says that it is over. */
+  end(state: 'done' | 'failed' | 'cancelled', at = Date.now()): void {
+    this.state = state
+    this.ended = at
+    this.changed()
   }
 
   changed(): void {
@@ -98,138 +118,74 @@ export class Job {
     }
   }
 
+  /** Resolves when it is over, however it ended. */
+  async over(): Promise<void> {
+    for await (const _ of this.changes());
+  }
+
   /** @throws what the job failed with; a RequestError if it was cancelled */
   async result(): Promise<RawImage[]> {
-    for await (const _ of this.changes());
-    if (this.state === 'cancelled') throw new RequestError(499, 'The job was cancelled', 'cancelled')
+    await this.over()
+    if (this.state === 'cancelled')
+      throw this.signal.reason ?? new RequestError(499, 'The job was cancelled', 'cancelled')
     if (this.state === 'failed') throw this.error
-    return this.images
+    return Promise.all(this.pictures.map((picture) => picture.read()))
   }
 }
 
-export class JobQueue {
-  readonly #limits: { [Name in keyof JobLimits]-?: number }
-  readonly #run: Map<Job, (job: Job) => Promise<RawImage[]>> = new Map()
-  readonly #finished = new Map<string, Job>()
-  readonly #onEnd: (job: Job) => void
-  #running: Job | undefined
-  #closed = false
-  /** a moving average */
-  #millisecondsPerJob: number | undefined
-  readonly #idle: (() => void)[] = []
-
-  constructor(limits: JobLimits, onEnd: (job: Job) => void) {
-    const { maxJobs = 1000, maxJobsPerClient = maxJobs, keepMs = 600_000, keepBytes = 256 * 2 ** 20 } = limits
-    this.#limits = { maxJobs, maxJobsPerClient, keepMs, keepBytes }
-    this.#onEnd = onEnd
-  }
-
-  get running(): Job | undefined {
-    return this.#running
-  }
-
-  /** waiting and running */
-  get size(): number {
-    return this.#run.size
-  }
-
-  /** how many jobs come before it; undefined for one that is over */
-  position(job: Job): number | undefined {
-    const index = [...this.#run.keys()].indexOf(job)
-    return index === -1 ? undefined : index
-  }
-
-  /** Estimated milliseconds until a job is done; undefined as long as none was. */
-  eta(job: Job): number | undefined {
-    const position = this.position(job)
-    if (position === undefined || this.#millisecondsPerJob === undefined) return undefined
-    const ran = this.#running?.started === undefined ? 0 : Date.now() - this.#running.started
-    return Math.round(Math.max(0, this.#millisecondsPerJob * (position + 1) - ran))
-  }
-
-  /** @throws RequestError 429 beyond a limit, 503 once closed */
-  add(job: Job, run: (job: Job) => Promise<RawImage[]>): Job {
-    if (this.#closed) throw new RequestError(503, 'The server is shutting down', 'shutting_down')
-    const { maxJobs, maxJobsPerClient } = this.#limits
-    const own = [...this.#run.keys()].filter(({ client }) => client === job.client).length
-    if (this.size >= maxJobs || own >= maxJobsPerClient) {
-      const whose = own >= maxJobsPerClient ? `${own} jobs of this client` : `${this.size} jobs`
-      throw new RequestError(429, `${whose} are waiting or running already: try again later`, 'rate_limit_exceeded')
-    }
-    this.#run.set(job, run)
-    job.signal.addEventListener('abort', () => {
-      if (job.state === 'queued') this.#end(job, 'cancelled')
-    })
-    this.#next()
-    return job
-  }
-
-  /** Seconds after which a client that met a limit may be luckier. */
-  get retryAfter(): number {
-    return Math.max(1, Math.ceil((this.#millisecondsPerJob ?? 0) / 1000))
-  }
-
+/** Where jobs wait, and whoever computes them finds them. */
+export interface JobQueue {
+  /** Rejects unless the queue is there. */
+  ready(): Promise<void>
+  /** Takes a job, which changes from then on. @throws RequestError 429 beyond a limit, 503 once closed or out of reach */
+  add(job: Job, request: PictureRequest): Promise<void>
   /** A job that waits, runs, or was finished not long ago. */
-  find(id: string): Job | undefined {
-    this.#forget()
-    return this.#finished.get(id) ?? [...this.#run.keys()].find((job) => job.id === id)
+  find(id: string): Promise<Job | undefined>
+  /** The oldest job of an API that runs and came through this server. */
+  running(api: string): Job | undefined
+  /** waiting and running */
+  size(): Promise<number>
+  /** How many jobs come before it, and milliseconds until it is done as far as is known; nothing of one that is over. */
+  outlook(job: Job): Promise<{ position?: number | undefined; etaMs?: number | undefined }>
+  /** Seconds after which a client that met a limit may be luckier. */
+  readonly retryAfter: number
+  /**
+   * Takes no more jobs, and waits for those that would be lost.
+   * @param graceMs after which what is left ends
+   */
+  close(graceMs: number): Promise<void>
+}
+
+export const shuttingDown = () => new RequestError(503, 'The server is shutting down', 'shutting_down')
+
+/** @throws RequestError 429 */
+export function expectRoom(waiting: number, ofClient: number, limits: { maxJobs: number; maxJobsPerClient: number }) {
+  if (waiting < limits.maxJobs && ofClient < limits.maxJobsPerClient) return
+  const whose = ofClient >= limits.maxJobsPerClient ? `${ofClient} jobs of this client` : `${waiting} jobs`
+  throw new RequestError(429, `${whose} are waiting or running already: try again later`, 'rate_limit_exceeded')
+}
+
+/** How long jobs take, as a moving average. */
+export class Pace {
+  #ms: number | undefined
+
+  /** undefined before the first one */
+  get ms(): number | undefined {
+    return this.#ms
   }
 
-  /** Takes no more jobs and waits for those that are here. */
-  async close(): Promise<void> {
-    this.#closed = true
-    if (this.size > 0) await new Promise<void>((resolve) => this.#idle.push(resolve))
+  /** in seconds, at least one */
+  get retryAfter(): number {
+    return Math.max(1, Math.ceil((this.#ms ?? 0) / 1000))
   }
 
-  #next(): void {
-    if (this.#running) return
-    const [first] = this.#run
-    if (!first) {
-      for (const resolve of this.#idle.splice(0)) resolve()
-      return
-    }
-    void this.#do(...first)
+  note(ms: number): void {
+    this.#ms = this.#ms === undefined ? ms : 0.8 * this.#ms + 0.2 * ms
   }
 
-  async #do(job: Job, run: (job: Job) => Promise<RawImage[]>): Promise<void> {
-    this.#running = job
-    job.state = 'running'
-    job.started = Date.now()
-    job.changed()
-    try {
-      job.images = await run(job)
-      const took = Date.now() - job.started
-      this.#millisecondsPerJob =
-        this.#millisecondsPerJob === undefined ? took : 0.8 * this.#millisecondsPerJob + 0.2 * took
-      this.#end(job, 'done')
-    } catch (error) {
-      job.error = error
-      this.#end(job, job.signal.aborted ? 'cancelled' : 'failed')
-    }
-  }
-
-  #end(job: Job, state: JobState): void {
-    job.state = state
-    job.ended = Date.now()
-    this.#run.delete(job)
-    this.#finished.set(job.id, job)
-    this.#forget()
-    job.changed()
-    this.#onEnd(job)
-    if (this.#running === job) this.#running = undefined
-    this.#next()
-    for (const waiting of this.#run.keys()) waiting.changed()
-  }
-
-  /** Lets go of what was kept long enough or takes too much. */
-  #forget(): void {
-    const { keepMs, keepBytes } = this.#limits
-    const bytesOf = ({ images }: Job) => images.reduce((sum, { data }) => sum + data.length, 0)
-    let bytes = [...this.#finished.values()].reduce((sum, job) => sum + bytesOf(job), 0)
-    for (const [id, job] of this.#finished) {
-      if (bytes <= keepBytes && Date.now() - job.ended! <= keepMs) break
-      bytes -= bytesOf(job)
-      this.#finished.delete(id)
-    }
+  /** Milliseconds until a job is done that has so many before it, each of them done by one of the workers. */
+  until(position: number, ranMs: number, workers = 1): number | undefined {
+    if (this.#ms === undefined) return undefined
+    return Math.round(Math.max(0, this.#ms * (Math.floor(position / workers) + 1) - ranMs))
   }
 }

@@ -15,7 +15,7 @@ export interface Metrics {
 }
 
 /** @param size how many jobs wait or run now */
-export function countJobs(size: () => number): Metrics {
+export function countJobs(size: () => Promise<number>): Metrics {
   // Events that come while the library is being loaded wait for it.
   const library = import('prom-client').then((client) => collect(client, size)).catch(() => undefined)
   return {
@@ -29,7 +29,7 @@ export function countJobs(size: () => number): Metrics {
   }
 }
 
-function collect(client: typeof import('prom-client'), size: () => number) {
+function collect(client: typeof import('prom-client'), size: () => Promise<number>) {
   const registry: Registry = new client.Registry()
   client.collectDefaultMetrics({ register: registry })
   const registers = [registry]
@@ -44,8 +44,9 @@ function collect(client: typeof import('prom-client'), size: () => number) {
     name: 'kandinsky_jobs',
     help: 'jobs that wait or run',
     registers,
-    collect() {
-      this.set(size())
+    async collect() {
+      // A queue that is out of reach has no size; the other numbers are there.
+      this.set(await size().catch(() => Number.NaN))
     },
   })
   return {

@@ -4,7 +4,7 @@ import { streamSSE } from 'hono/streaming'
 import type { ImageFormat, RawImage } from '../images/image.js'
 import { Fields, RequestError } from './fields.js'
 import type { Job } from './jobs.js'
-import type { PictureRequest } from './models.js'
+import type { PictureRequest } from './request.js'
 import { enlarge, explain, readJson, refuse, type Service, toBase64 } from './service.js'
 
 const extras = ['negative_prompt', 'seed', 'steps', 'guidance_scale', 'scheduler', 'strength']
@@ -77,7 +77,7 @@ export function openAi(service: Service): Hono {
       stream: fields.flag('stream') ?? false,
       partialImages: fields.number('partial_images', { integer: true, min: 0, max: 3 }) ?? 0,
     }
-    const job = service.submit(c, type, request, c.req.raw.signal)
+    const job = await service.submit(c, type, request, c.req.raw.signal)
     if (how.stream) return stream(c, type, job, how)
     const images = await job.result()
     const data = await Promise.all(images.map((image, index) => picture(c, job, image, index, how)))

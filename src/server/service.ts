@@ -5,8 +5,12 @@ import { KandinskyError } from '../errors.js'
 import type { ImageFormat, RawImage } from '../images/image.js'
 import { schedulerByName } from '../schedulers/registry.js'
 import { type Fields, RequestError } from './fields.js'
-import { Job, type JobLimits, JobQueue } from './jobs.js'
-import { Models, type PictureRequest, type ServerModel } from './models.js'
+import { Job, type JobLimits, type JobQueue } from './jobs.js'
+import { LocalQueue } from './local-queue.js'
+import { Models, type ServerModel } from './models.js'
+import { RedisQueue } from './redis-queue.js'
+import type { PictureRequest } from './request.js'
+import type { ResultStore } from './results.js'
 
 /** What happened, for logs: one object per job. */
 export interface ServerEvent {
@@ -30,6 +34,12 @@ export interface ServiceOptions extends JobLimits {
   maxSide?: number | undefined
   /** bytes of start pictures, masks and mixes that jobs bring and keep until they are over (default 512 MiB) */
   maxInputBytes?: number | undefined
+  /** `redis://…`: jobs wait there, and workers (`createQueueWorker`) make their pictures; default: this process does */
+  queue?: string | undefined
+  /** where workers put the pictures: a folder, `s3://bucket/prefix`, or a store of your own. Needed with a queue */
+  results?: string | ResultStore | undefined
+  /** on closing, how long jobs may still take, in ms (default: as long as they do) */
+  graceMs?: number | undefined
   /** called with every job that ends */
   onEvent?: ((event: ServerEvent) => void) | undefined
 }
@@ -38,29 +48,44 @@ export const maxCount = 10
 const maxSteps = 1000
 const demo: ServerModel = { source: 'demo', inpainting: 'demo-inpaint' }
 
+/** Models by name. @throws KandinskyError `INVALID_ARGUMENT` if there is none */
+export function modelsOf(models: ServiceOptions['models'] = { demo }): Map<string, ServerModel> {
+  const named = Object.entries(models).map(
+    ([name, model]) => [name, typeof model === 'string' ? { source: model } : model] as const,
+  )
+  if (named.length === 0) throw new KandinskyError('INVALID_ARGUMENT', 'Expected at least one model')
+  return new Map(named)
+}
+
 export class Service {
   readonly models: Models
   readonly jobs: JobQueue
   readonly started = Math.floor(Date.now() / 1000)
   readonly #maxSide: number
   readonly #maxInputBytes: number
+  readonly #graceMs: number
+  readonly #closed = new AbortController()
   #inputBytes = 0
 
   constructor(options: ServiceOptions) {
     const {
-      models = { demo },
+      models,
       maxLoaded = 2,
       maxSide = 2048,
       maxInputBytes = 512 * 2 ** 20,
+      queue,
+      results,
+      graceMs = Infinity,
       onEvent,
       ...limits
     } = options
-    const named = Object.entries(models).map(
-      ([name, model]) => [name, typeof model === 'string' ? { source: model } : model] as const,
-    )
-    if (named.length === 0) throw new KandinskyError('INVALID_ARGUMENT', 'Expected at least one model')
-    this.models = new Models(new Map(named), maxLoaded)
-    this.jobs = new JobQueue(limits, (job) => onEvent?.(eventOf(job)))
+    this.models = new Models(modelsOf(models), maxLoaded)
+    const onEnd = (job: Job) => onEvent?.(eventOf(job))
+    this.jobs =
+      queue === undefined
+        ? new LocalQueue(limits, (request, job) => this.models.draw(request, job), onEnd)
+        : new RedisQueue(queue, results, this.models.names, limits, onEnd)
+    this.#graceMs = graceMs
     this.#maxSide = maxSide
     this.#maxInputBytes = maxInputBytes
   }
@@ -92,26 +117,38 @@ export class Service {
    * Checks what can be checked at once, and puts a job into the queue.
    * @param signal ends the job: of the connection that waits for it
    */
-  submit(c: Context, api: string, request: PictureRequest, signal?: AbortSignal): Job {
+  async submit(c: Context, api: string, request: PictureRequest, signal?: AbortSignal): Promise<Job> {
     const model = this.models.expect(request.model)
     if (request.scheduler !== undefined) schedulerByName(request.scheduler, {})
     if (request.mask && !request.image) throw new RequestError(400, 'A mask needs an image', null, 'mask')
     const bytes = inputBytesOf(request)
     if (bytes > 0 && this.#inputBytes > 0 && this.#inputBytes + bytes > this.#maxInputBytes)
       throw new RequestError(429, 'Waiting jobs brought too many pictures: try again later', 'rate_limit_exceeded')
-    const job = this.jobs.add(new Job(clientOf(c), api), (own) => this.models.draw({ ...request, model }, own))
+    const job = new Job(clientOf(c), api, signal !== undefined)
     this.#inputBytes += bytes
     const release = () => {
       this.#inputBytes -= bytes
     }
-    job.result().then(release, release)
+    try {
+      await this.jobs.add(job, { ...request, model })
+    } catch (error) {
+      release()
+      throw error
+    }
+    void job.over().then(release)
     if (signal?.aborted) job.cancel()
     else signal?.addEventListener('abort', () => job.cancel(), { once: true })
     return job
   }
 
+  /** Aborted once nothing more happens here. */
+  get closed(): AbortSignal {
+    return this.#closed.signal
+  }
+
   async close(): Promise<void> {
-    await this.jobs.close()
+    await this.jobs.close(this.#graceMs)
+    this.#closed.abort()
     await this.models.dispose()
   }
 }
@@ -169,12 +206,12 @@ function clientOf(c: Context): string {
   return incoming?.socket?.remoteAddress ?? 'unknown'
 }
 
-function eventOf(job: Job): ServerEvent {
-  const { id, api, state, created, started, ended = created, images, error } = job
+export function eventOf(job: Job): ServerEvent {
+  const { id, api, state, created, started, ended = created, pictures, error } = job
   const message = state === 'failed' ? (error instanceof Error ? error.message : String(error)) : undefined
   return {
     ...{ event: 'job', id, api, state },
     ...{ waitedMs: (started ?? ended) - created, ranMs: started === undefined ? 0 : ended - started },
-    ...{ pictures: images.length, error: message },
+    ...{ pictures: pictures.length, error: message },
   }
 }
