@@ -38,6 +38,12 @@ export const targets = {
   },
 }
 
+/** This machine's. */
+export function thisTarget() {
+  const isMusl = process.platform === 'linux' && !process.report.getReport().header.glibcVersionRuntime
+  return `${process.platform}-${process.arch}${isMusl ? '-musl' : ''}`
+}
+
 function linux(zig, processor, folder, libc, machine) {
   const header = [{ offset: 18, bytes: [machine, 0] }]
   return { zig, system: 'Linux', processor, folder, file: `node.napi.${libc}.node`, libc, header }

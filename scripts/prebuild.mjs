@@ -20,7 +20,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { checkBinary, targets } from './check-binary.mjs'
+import { checkBinary, targets, thisTarget } from './check-binary.mjs'
 import { buildTree, definitions, stop } from './cmake.mjs'
 import { fetchTarball } from './npm-tarball.mjs'
 
@@ -37,11 +37,6 @@ const zig = process.env.ZIG ?? fetchZig()
 for (const name of wanted) {
   const file = build(name, targets[name])
   console.log(`${path.relative(root, file)}: ${(readFileSync(file).length / 2 ** 20).toFixed(1)} MB`)
-}
-
-function thisTarget() {
-  const isMusl = process.platform === 'linux' && !process.report.getReport().header.glibcVersionRuntime
-  return `${process.platform}-${process.arch}${isMusl ? '-musl' : ''}`
 }
 
 /** @returns the path of the program, fetched into build/zig if it was not there */

@@ -1,13 +1,15 @@
 // npm run test:embeds [-- webpack jest ...]: the recipes of docs/bundlers.md with the tools themselves, at the versions below.
 //
-// Each gets the packed package, with this checkout's binary as its prebuild, in an application of its own, which is built as
+// Each gets the packed packages, with this checkout's binary, in an application of its own, which is built as
 // its users build and then draws a picture. It installs some hundreds of MB from npm and takes minutes, so it is not part of
 // `npm test`. Prints a line for each; exits 1 if one fails, with the folder that it can be looked at in.
-import { spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { makePackages } from './packages.mjs'
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
 const node = process.execPath
@@ -240,7 +242,7 @@ if (names.length === 0) {
   process.exit(2)
 }
 const work = mkdtempSync(path.join(tmpdir(), 'kandinsky-embeds-'))
-const tarball = pack()
+const [tarball, registry] = await publish()
 let failed = 0
 for (const name of names) {
   const folder = path.join(work, name.replace(/\W+/g, '-'), 'app')
@@ -254,24 +256,17 @@ for (const name of names) {
 if (failed === 0) rmSync(work, { recursive: true, force: true })
 process.exit(failed > 0 ? 1 : 0)
 
-/** The package as a release has it: with the binary of this platform. */
-function pack() {
+/** The packages as a release has them, with this checkout's binary as that of this platform, and a registry for our scope. */
+async function publish() {
   const binary = path.join(root, 'build', 'Release', 'kandinsky.node')
   if (!existsSync(binary)) throw new Error(`${binary} is not there: npm run build`)
-  run(['npm', 'pack', '--ignore-scripts', '--pack-destination', work], root)
-  const [plain] = readdirSync(work)
-  const staged = path.join(work, 'staged')
-  mkdirSync(staged)
-  run(['tar', '-xzf', path.join(work, plain), '-C', staged, '--strip-components=1'], work)
-  rmSync(path.join(work, plain))
-  const prebuild = path.join(staged, 'prebuilds', `${process.platform}-${process.arch}`)
-  mkdirSync(prebuild, { recursive: true })
-  cpSync(binary, path.join(prebuild, 'node.napi.node'))
-  run(['npm', 'pack', '--ignore-scripts', '--pack-destination', work], staged)
-  return path.join(
-    work,
-    readdirSync(work).find((file) => file.endsWith('.tgz')),
-  )
+  const folder = path.join(work, 'packages')
+  const main = makePackages(folder, { here: true }).at(-1)
+  const registry = spawn(node, [path.join(root, 'scripts', 'registry.mjs'), folder], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
+  const [port] = await once(registry.stdout, 'data')
+  return [main.tarball, `http://127.0.0.1:${String(port).trim()}`]
 }
 
 /** @returns what went wrong, if something did */
@@ -283,7 +278,13 @@ function tryHost(name, host, folder) {
   }
   const dependencies = { 'node-kandinsky': `file:${tarball}`, ...tools }
   write('package.json', JSON.stringify({ name: 'app', private: true, ...(module && { type: 'module' }), dependencies }))
+  write('.npmrc', `@node-kandinsky:registry=${registry}\n`)
   for (const [file, text] of Object.entries(files)) write(file, text)
+  if (files['.yarnrc.yml'])
+    write(
+      '.yarnrc.yml',
+      `${files['.yarnrc.yml']}npmScopes:\n  node-kandinsky:\n    npmRegistryServer: ${registry}\nunsafeHttpWhitelist: [127.0.0.1]\nnpmMinimalAgeGate: 0\n`,
+    )
   try {
     if (manager) {
       const tool = path.join(path.dirname(folder), 'manager')
@@ -308,7 +309,7 @@ function run([command, ...args], cwd, env = {}) {
     cwd,
     encoding: 'utf8',
     timeout: 300_000,
-    env: { ...process.env, PREBUILDS_ONLY: '1', CI: '1', ...env },
+    env: { ...process.env, CI: '1', ...env },
   }
   const { status, stdout, stderr, error } = spawnSync(command, args, options)
   if (status !== 0)

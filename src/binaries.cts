@@ -10,28 +10,70 @@ function outsideArchive(file: string): string {
   return file.replace(/\.asar(?=[\\/])/, '.asar.unpacked')
 }
 
-/** Requires build/Release, then the prebuild of this platform; NODE_KANDINSKY_PREBUILD names another folder. */
-function loadAddon(): unknown {
-  const path: typeof Path = require('node:path')
-  const root = path.join(__dirname, '..')
-  if (outsideArchive(root) !== root) return require('node-gyp-build')(outsideArchive(root))
-  return require('node-gyp-build')(path.join(__dirname, '..'))
+/** The package of each platform is optional, and npm installs that of the machine; its `main` is the addon itself. */
+const addonPackages: Record<string, (() => string)[]> = {
+  'linux-x64': [
+    () => require.resolve('@node-kandinsky/linux-x64'),
+    () => require.resolve('@node-kandinsky/linux-x64-musl'),
+  ],
+  'linux-arm64': [
+    () => require.resolve('@node-kandinsky/linux-arm64'),
+    () => require.resolve('@node-kandinsky/linux-arm64-musl'),
+  ],
+  'darwin-arm64': [() => require.resolve('@node-kandinsky/darwin-arm64')],
+  'darwin-x64': [() => require.resolve('@node-kandinsky/darwin-x64')],
+  'win32-x64': [() => require.resolve('@node-kandinsky/win32-x64')],
 }
 
-/** The file that `loadAddon` requires. @throws where there is none */
+/** True if there are binaries for this platform. */
+function isPlatformServed(): boolean {
+  return Object.hasOwn(addonPackages, `${process.platform}-${process.arch}`)
+}
+
+function resolved(resolve: (() => string) | undefined): string | undefined {
+  try {
+    return resolve && outsideArchive(resolve())
+  } catch {
+    return undefined
+  }
+}
+
+/** The addon of the installed package for this platform and C library: some package managers install those of both. */
+function installedAddon(): string | undefined {
+  const path: typeof Path = require('node:path')
+  const { matchTags, parseTags } = require('node-gyp-build')
+  const isFit = matchTags('node', process.versions.modules)
+  const files = (addonPackages[`${process.platform}-${process.arch}`] ?? []).map(resolved)
+  return files.find((file) => file && isFit(parseTags(path.basename(file))))
+}
+
+/** The file that `loadAddon` requires: a checkout's build/Release or prebuilds/, else an installed package's. @throws where there is none */
 function addonPath(): string {
   const path: typeof Path = require('node:path')
-  return require('node-gyp-build').path(outsideArchive(path.join(__dirname, '..')))
+  try {
+    return require('node-gyp-build').path(outsideArchive(path.join(__dirname, '..')))
+  } catch (error) {
+    const file = installedAddon()
+    if (file) return file
+    throw error
+  }
+}
+
+/** Requires it; NODE_KANDINSKY_PREBUILD names another folder. */
+function loadAddon(): unknown {
+  return require(addonPath())
 }
 
 function loadSharp(): unknown {
   return require('sharp')
 }
 
-/** The file of a packaged model. */
-function modelPath(name: string): string {
+/** The file of a packaged model, in a checkout or in the package of its own; undefined where that is not installed. */
+function modelPath(name: string): string | undefined {
+  const fs: typeof Fs = require('node:fs')
   const path: typeof Path = require('node:path')
-  return outsideArchive(path.join(__dirname, '..', 'models', `${name}.gguf`))
+  const own = outsideArchive(path.join(__dirname, '..', 'models', `${name}.gguf`))
+  return fs.existsSync(own) ? own : resolved(() => require('@node-kandinsky/demo-models')[name])
 }
 
 /** A file of the page that a server shows. */
@@ -59,4 +101,14 @@ function isBundled(): boolean {
   return !fs.existsSync(path.join(__dirname, 'binaries.cjs'))
 }
 
-export = { loadAddon, addonPath, loadSharp, modelPath, pagePath, workerPath, loadHostModule, isBundled }
+export = {
+  loadAddon,
+  addonPath,
+  isPlatformServed,
+  loadSharp,
+  modelPath,
+  pagePath,
+  workerPath,
+  loadHostModule,
+  isBundled,
+}

@@ -182,10 +182,20 @@ function loadFailure({ message, code }: NodeJS.ErrnoException): string {
   return [
     `${what} for ${process.platform}-${process.arch}${libc ? ` with ${libc}` : ''}, Node ${process.versions.node}:`,
     `  ${message.trim().split('\n')[0]}`,
+    ...(!file && binaries.isPlatformServed()
+      ? [
+          `The addon is in the package ${addonPackage(libc)}, an optional dependency, which is not installed. Install`,
+          'with --include=optional; if a lock file from another platform leaves it out, delete that first.',
+        ]
+      : []),
     'If node_modules was copied from another platform, install it again on this one.',
     'If there is no prebuilt addon for this platform, build it in a checkout of the repository: docs/building.md.',
     'The command "kandinsky doctor" says more.',
   ].join('\n')
+}
+
+function addonPackage(libc: string | undefined): string {
+  return `@node-kandinsky/${process.platform}-${process.arch}${libc === 'musl' ? '-musl' : ''}`
 }
 
 /** The addon's file; undefined if there is none for this platform. */

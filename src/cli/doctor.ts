@@ -6,7 +6,7 @@ import os from 'node:os'
 import path from 'node:path'
 import binaries from '../binaries.cjs'
 import { repositoryOf } from '../hub/api.js'
-import { packagedModel, packagedModels } from '../hub/packaged.js'
+import { packagedModels } from '../hub/packaged.js'
 import { exists } from '../hub/paths.js'
 import { sharpVersion } from '../images/image.js'
 import { addonPath, binding, type DeviceInfo, libcVersion } from '../native.js'
@@ -40,7 +40,7 @@ export async function run({ positionals, json, signal }: Invocation): Promise<vo
     ...(await engine(problems, signal)),
     memory: { totalBytes: os.totalmem(), freeBytes: process.availableMemory() },
     sharp: imageCodecs(problems),
-    models: await models(problems),
+    models: models(),
     cache: await cache(problems),
   }
   if (json) console.log(JSON.stringify({ type: 'doctor', ...report, problems }))
@@ -103,15 +103,9 @@ function imageCodecs(problems: Problem[]): string | undefined {
   }
 }
 
-async function models(problems: Problem[]): Promise<string[]> {
-  const found: string[] = []
-  for (const name of packagedModels) if (await exists(packagedModel(name)!)) found.push(name)
-  if (found.length === 0 && !binaries.isBundled())
-    problems.push({
-      problem: 'the demo models are missing',
-      advice: 'install the package again, or name another model',
-    })
-  return found
+/** The demo models that are there: an install may leave them out. */
+function models(): string[] {
+  return packagedModels.filter((name) => binaries.modelPath(name) !== undefined)
 }
 
 /** Where downloads go, or would go. */
@@ -148,7 +142,7 @@ type Report = {
 function print(report: Report, problems: Problem[]): void {
   const { libc, addon, ggml, cpuVariant, devices, memory, sharp, models: names, cache: downloads } = report
   const gpus = devices.filter(({ kind }) => kind !== 'cpu')
-  const origin = addon?.includes('prebuilds') ? 'prebuilt' : 'built here'
+  const origin = addon && /\b(prebuilds|@node-kandinsky)\b/.test(addon) ? 'prebuilt' : 'built here'
   const rows: [string, string][] = [
     ['package', `node-kandinsky ${version}`],
     ['system', `${process.platform}-${process.arch}${libc ? `, ${libc}` : ''}, Node ${process.versions.node}`],
@@ -158,7 +152,7 @@ function print(report: Report, problems: Problem[]): void {
     ...(gpus.length === 0 ? ([['cuda', report.cuda === undefined ? 'unknown' : 'none']] as [string, string][]) : []),
     ['memory', `${formatBytes(memory.freeBytes)} of ${formatBytes(memory.totalBytes)} free`],
     ['pictures', sharp ? `sharp ${sharp}` : 'no sharp'],
-    ['models', names.join(', ') || 'none in the package'],
+    ['models', names.join(', ') || 'none: @node-kandinsky/demo-models is not installed'],
     [
       'downloads',
       `${downloads.folder}${downloads.exists ? '' : ' (not there yet)'}, ${formatBytes(downloads.freeBytes)} free`,

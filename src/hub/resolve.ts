@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { invalid, KandinskyError } from '../errors.js'
 import { type HubOptions, repositoryOf } from './api.js'
 import { explain, resolveRepository } from './cache.js'
-import { packagedModel } from './packaged.js'
+import { isPackaged, packagedModel } from './packaged.js'
 import { exists, isSafePath, withHome } from './paths.js'
 import { pulledModel } from './pulled.js'
 
@@ -68,7 +68,7 @@ export function unknownModel(source: string): KandinskyError {
  */
 export function connectedPrior(readme: string): string | undefined {
   const value = frontMatter(readme, 'prior')
-  return value !== undefined && (HUB_ID.test(value) || packagedModel(value)) ? value : undefined
+  return value !== undefined && (HUB_ID.test(value) || isPackaged(value)) ? value : undefined
 }
 
 /** The licence that the README.md of a repository names in its front matter, as the hub reads it. */

@@ -1,16 +1,17 @@
 // The package as npm delivers it: what is in the tarball, and that it runs where nothing can be compiled.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { cpSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
+import { cpSync, readdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync } from 'node:fs'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { publint } from 'publint'
 import { formatMessage } from 'publint/utils'
-import { installPackage, manifest, runScript } from '../helpers/installed-package.mjs'
+import { targets } from '../../scripts/check-binary.mjs'
+import { addonPackage, installPackage, manifest, modelPackage, runScript } from '../helpers/installed-package.mjs'
 
 const root = path.resolve(import.meta.dirname, '../..')
 const { name } = manifest
-const { folder, app, installed, tarball, files, byNpm } = installPackage()
+const { folder, app, installed, tarballs, files, byNpm } = installPackage()
 after(() => rmSync(folder, { recursive: true, force: true }))
 
 test('the tarball holds what runs and what is read, and no sources of a build', () => {
@@ -21,9 +22,6 @@ test('the tarball holds what runs and what is read, and no sources of a build', 
     'cjs/index.d.ts',
     'cjs/package.json',
     'dist/cli/main.js',
-    'models/demo.gguf',
-    'models/demo-inpaint.gguf',
-    'models/demo.json',
     'page/index.html',
     'docs/building.md',
     'LICENSE',
@@ -31,25 +29,40 @@ test('the tarball holds what runs and what is read, and no sources of a build', 
   ])
     assert.ok(files.includes(wanted), wanted)
   const folders = new Set(files.filter((file) => file.includes('/')).map((file) => file.split('/')[0]))
-  assert.deepEqual([...folders].sort(), ['cjs', 'dist', 'docs', 'examples', 'models', 'page', 'prebuilds'])
+  assert.deepEqual([...folders].sort(), ['cjs', 'dist', 'docs', 'examples', 'page'])
   assert.deepEqual(
     files.filter((file) => /binding\.gyp|CMakeLists|\.(cpp|cu|h|map)$/.test(file)),
     [],
   )
 })
 
-test('it is small enough to carry the binaries of every target and the demo models', () => {
-  assert.ok(statSync(tarball).size < 40e6)
+test('a user downloads less than 25 MB, of which a production install can leave out all but 6', () => {
+  const megabytes = (...names) => names.reduce((sum, each) => sum + statSync(tarballs[each]).size, 0) / 1e6
+  assert.ok(megabytes(name, addonPackage, modelPackage) < 25)
+  assert.ok(megabytes(name, addonPackage) < 6)
+})
+
+test('a package for each platform and one for the demo models are optional, at exactly this version', () => {
+  const main = JSON.parse(readFileSync(path.join(installed, 'package.json'), 'utf8'))
+  const others = [...Object.keys(targets).map((target) => `@node-kandinsky/${target}`), modelPackage]
+  assert.deepEqual(main.optionalDependencies, Object.fromEntries(others.map((other) => [other, manifest.version])))
+  assert.equal(main.private, undefined)
+  assert.equal(manifest.private, true, 'what a checkout holds is not what is published')
+  assert.equal(manifest.optionalDependencies, undefined, 'a checkout installs none of them')
+  const addon = JSON.parse(readFileSync(path.join(app, 'node_modules', addonPackage, 'package.json'), 'utf8'))
+  assert.deepEqual([addon.os, addon.cpu], [[process.platform], [process.arch]])
+  assert.equal(addon.libc !== undefined, process.platform === 'linux')
+  assert.equal(addon.version, manifest.version)
 })
 
 test('an install runs no script and brings no build tools', {
   skip: !byNpm && 'npm has not cached every dependency',
 }, () => {
   const { scripts } = JSON.parse(readFileSync(path.join(installed, 'package.json'), 'utf8'))
-  for (const script of ['preinstall', 'install', 'postinstall']) assert.equal(scripts[script], undefined, script)
+  assert.equal(scripts, undefined)
   const { packages } = JSON.parse(readFileSync(path.join(app, 'node_modules', '.package-lock.json'), 'utf8'))
   const installedNames = Object.keys(packages).map((folder) => folder.replace('node_modules/', ''))
-  assert.ok(installedNames.length <= 13, installedNames.join(' '))
+  assert.ok(installedNames.length <= 15, installedNames.join(' '))
   for (const tool of ['cmake-js', 'node-addon-api', 'node-api-headers', 'prebuildify', 'typescript'])
     assert.ok(!installedNames.includes(tool), tool)
 })
@@ -72,16 +85,23 @@ test('package.json tells where the source, the issues and the documentation are'
 })
 
 test('publint has nothing to say', async () => {
-  const { messages } = await publint({ pkgDir: installed, strict: true })
-  assert.deepEqual(
-    messages.map((message) => formatMessage(message, manifest)),
-    [],
-  )
+  for (const each of Object.keys(tarballs)) {
+    const pkgDir = path.join(app, 'node_modules', each)
+    const pkg = JSON.parse(readFileSync(path.join(pkgDir, 'package.json'), 'utf8'))
+    const { messages } = await publint({ pkgDir, strict: true })
+    assert.deepEqual(
+      messages.map((message) => formatMessage(message, pkg)),
+      [],
+      each,
+    )
+  }
 })
 
 test('types fit for import and for require, in every way that TypeScript resolves them', () => {
   const attw = path.join(root, 'node_modules', '.bin', 'attw')
-  const { status, stdout } = spawnSync(attw, [tarball, '--format', 'table-flipped', '--no-color'], { encoding: 'utf8' })
+  const { status, stdout } = spawnSync(attw, [tarballs[name], '--format', 'table-flipped', '--no-color'], {
+    encoding: 'utf8',
+  })
   assert.equal(status, 0, stdout)
 })
 
@@ -101,7 +121,7 @@ const draw = `
   await pipe.dispose()
   console.log(images[0].width, images[0].height)`
 
-test('import works from prebuilds alone, with no compiler in reach', () => {
+test("import works from the platform's package, with no compiler in reach", () => {
   const { status, stdout, stderr } = runScript(
     app,
     'esm.mjs',
@@ -145,16 +165,17 @@ test('the command runs from the package', () => {
 })
 
 test('in an Electron archive the addon and the models come from what is unpacked beside it', () => {
-  const archive = path.join(app, 'resources', 'app.asar', 'node_modules', name)
+  // Not a real archive, which plain Node cannot read: a folder that lists all, as one does, but what must be outside is empty.
+  const modules = path.join(app, 'node_modules')
+  const archive = path.join(app, 'resources', 'app.asar', 'node_modules')
   const unpacked = archive.replace('app.asar', 'app.asar.unpacked')
-  // Not a real archive, which plain Node cannot read: the code in the one folder, the binaries only in the other.
-  for (const [folder, target] of [
-    ['dist', archive],
-    ['models', unpacked],
-    ['prebuilds', unpacked],
-  ])
-    cpSync(path.join(installed, folder), path.join(target, folder), { recursive: true })
-  cpSync(path.join(installed, 'package.json'), path.join(archive, 'package.json'))
+  for (const file of ['dist', 'package.json'])
+    cpSync(path.join(installed, file), path.join(archive, name, file), { recursive: true })
+  for (const each of [addonPackage, modelPackage])
+    for (const target of [archive, unpacked])
+      cpSync(path.join(modules, each), path.join(target, each), { recursive: true })
+  for (const file of readdirSync(path.join(archive, '@node-kandinsky'), { recursive: true }))
+    if (/\.(node|gguf)$/.test(file)) truncateSync(path.join(archive, '@node-kandinsky', file))
   const { status, stdout, stderr } = runScript(
     app,
     path.join('resources', 'main.mjs'),
@@ -164,19 +185,50 @@ test('in an Electron archive the addon and the models come from what is unpacked
   assert.equal(stdout.trim(), '128 128')
 })
 
-test('without any binary the error says what is missing and what to do', () => {
-  const prebuild = path.join(installed, 'prebuilds', `${process.platform}-${process.arch}`)
-  renameSync(prebuild, `${prebuild}.away`)
-  const { stdout } = runScript(
-    app,
-    'missing.mjs',
-    `import { listDevices, Generator } from '${name}'
-     new Generator(1).randn([4])
-     try { listDevices() } catch (error) { console.log(error.name, error.code, error.message) }`,
+/** Runs with a folder of node_modules out of reach. */
+function without(folder, run) {
+  const there = path.join(app, 'node_modules', folder)
+  renameSync(there, `${there}.away`)
+  try {
+    return run()
+  } finally {
+    renameSync(`${there}.away`, there)
+  }
+}
+
+test('without the demo models the error names their package, and all else works', () => {
+  const { stdout } = without(modelPackage, () =>
+    runScript(
+      app,
+      'modelless.mjs',
+      `import { AutoPipelineForText2Image, listDevices } from '${name}'
+       console.log(listDevices().length)
+       await AutoPipelineForText2Image.fromPretrained('demo').catch(({ code, message }) => console.log(code, message))`,
+    ),
   )
-  renameSync(`${prebuild}.away`, prebuild)
+  assert.match(stdout, /^1\nFILE_NOT_FOUND /)
+  assert.match(stdout, new RegExp(` npm install ${modelPackage}@${manifest.version}$`, 'm'))
+})
+
+test('without the optional packages the error names the one for this machine, and what to do', () => {
+  const doctor = () =>
+    spawnSync(process.execPath, [path.join(installed, manifest.bin.kandinsky), 'doctor'], { encoding: 'utf8' })
+  const [{ stdout }, looked] = without('@node-kandinsky', () => [
+    runScript(
+      app,
+      'missing.mjs',
+      `import { listDevices, Generator } from '${name}'
+       new Generator(1).randn([4])
+       try { listDevices() } catch (error) { console.log(error.name, error.code, error.message) }`,
+    ),
+    doctor(),
+  ])
   assert.match(stdout, /^KandinskyError NATIVE_LOAD_FAILED/)
-  assert.match(stdout, new RegExp(`${process.platform}.${process.arch}`))
+  assert.match(stdout, new RegExp(`${addonPackage}, an optional dependency, which is not installed`))
+  assert.match(stdout, /--include=optional/)
   assert.match(stdout, /kandinsky doctor/)
   assert.match(stdout, /docs\/building\.md/)
+  assert.equal(looked.status, 1)
+  assert.match(looked.stdout + looked.stderr, /Problem: No native addon/)
+  assert.match(looked.stdout, /@node-kandinsky\/demo-models is not installed/)
 })

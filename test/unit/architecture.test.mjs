@@ -117,7 +117,7 @@ test('only images/image.ts uses sharp, only native.ts the addon, and only binari
   )
   assert.deepEqual(uses(/from 'sharp'|\.loadSharp\(/), [image])
   assert.deepEqual(uses(/\.loadAddon\(|\.addonPath\(/), [native])
-  assert.deepEqual(uses(/require\('(sharp|node-gyp-build)'\)|__dirname|import\.meta/), [binaries])
+  assert.deepEqual(uses(/require\('(sharp|node-gyp-build)'\)|require\.resolve|__dirname|import\.meta/), [binaries])
 })
 
 test('the engine knows nothing of Node, the border nothing of ggml, and no network includes another', () => {
