@@ -283,7 +283,7 @@ function tryHost(name, host, folder) {
   if (files['.yarnrc.yml'])
     write(
       '.yarnrc.yml',
-      `${files['.yarnrc.yml']}npmScopes:\n  node-kandinsky:\n    npmRegistryServer: ${registry}\nunsafeHttpWhitelist: [127.0.0.1]\nnpmMinimalAgeGate: 0\n`,
+      `${files['.yarnrc.yml']}npmScopes:\n  node-kandinsky:\n    npmRegistryServer: ${registry}\n    npmMinimalAgeGate: 0\nunsafeHttpWhitelist: [127.0.0.1]\n`,
     )
   try {
     if (manager) {
