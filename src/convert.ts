@@ -2,17 +2,20 @@
 import { mkdtemp, realpath, rm, stat } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
 import { ggufMetadata } from './checkpoint/gguf.js'
+import { type LoraFile, readLoraFile } from './checkpoint/lora-file.js'
 import { combineCheckpoints, openCheckpoint } from './checkpoint/open.js'
 import { type Checkpoint, type Component, expectComplete } from './checkpoint/pipeline-files.js'
 import { invalid, KandinskyError } from './errors.js'
 import { fileError } from './files.js'
+import { resolveLora } from './hub/lora.js'
 import { resolveSource } from './hub/resolve.js'
-import { binding, type TensorSource, type WeightType } from './native.js'
+import { type Adapter, binding, type TensorSource, type WeightType } from './native.js'
 import { cancellable } from './networks/cancellable.js'
 import { checkThreads } from './networks/devices.js'
+import { adaptersOf, checkLoraWeight, matchLora, mergeAdapters } from './networks/lora.js'
 import { Network } from './networks/network.js'
 import { checkWeightType, type FallbackListener, isVector, type Rule } from './networks/policy.js'
-import { tensorSources } from './networks/sources.js'
+import { specsOf, tensorSources } from './networks/sources.js'
 import { isRegExp } from './realms.js'
 import { Tensor } from './tensor.js'
 
@@ -24,6 +27,8 @@ export interface ConvertOptions {
   weights?: WeightType | undefined
   /** exceptions by "<component>.<tensor name>", the first match wins */
   rules?: readonly Rule[] | undefined
+  /** LoRAs to merge into the weights, each with what its additions are multiplied with (default 1) */
+  loras?: readonly { source: string; weight?: number | undefined }[] | undefined
   /** parts to leave out or to do without, e.g. ['image_encoder'] in a model for text to image only */
   skip?: readonly string[] | undefined
   /** Do not run a prior's image encoder once to store what it makes of an all-zero image. Default false. */
@@ -70,11 +75,12 @@ export async function convert(source: string, output: string, options: ConvertOp
   const path = await checkOutput(output)
   const before = await identityOf(path)
   const checkpoint = await openSource(source, options)
-  const { components, tensors, notes } = await planConversion(checkpoint, options)
-  await refuseOverwriting(
-    path,
-    components.flatMap((component) => component.tensors.map((tensor) => tensor.path)),
-  )
+  const loras = await Promise.all((options.loras ?? []).map((lora) => openLora(lora, signal)))
+  const { components, tensors, notes } = await planConversion(checkpoint, options, loras)
+  await refuseOverwriting(path, [
+    ...components.flatMap((component) => component.tensors.map((tensor) => tensor.path)),
+    ...loras.map(({ file }) => file.path),
+  ])
   const zeroImage = options.skipZeroImage ? undefined : await zeroImageEmbeds(checkpoint, path, options)
   const metadata = await ggufMetadata(basename(checkpoint.source, '.gguf'), checkpoint, components, zeroImage)
   if ((await identityOf(path)) !== before)
@@ -100,13 +106,45 @@ export interface Conversion {
 }
 
 /** Checks a checkpoint and the options against each other; no weights are read yet. */
-export async function planConversion(checkpoint: Checkpoint, options: ConversionOptions): Promise<Conversion> {
+export async function planConversion(
+  checkpoint: Checkpoint,
+  options: ConversionOptions,
+  loras: readonly WeightedLora[] = [],
+): Promise<Conversion> {
   const { weights, rules } = checkConvertOptions(options)
   const components = await openComponents(checkpoint, options.skip ?? [])
   const fallbacks = new Fallbacks()
-  const tensors = components.flatMap((component) => fileTensors(component, weights, rules, fallbacks.add))
+  const plain = components.flatMap((component) => fileTensors(component, weights, rules, fallbacks.add))
+  const tensors = mergeAdapters(plain, adaptersIn(components, loras), weights)
   expectMatches(rules, tensors)
   return { components, tensors, notes: fallbacks.notes() }
+}
+
+/** A LoRA file and what its additions are multiplied with. */
+interface WeightedLora {
+  file: LoraFile
+  weight: number
+}
+
+async function openLora(
+  { source, weight = 1 }: { source: string; weight?: number | undefined },
+  signal: AbortSignal | undefined,
+): Promise<WeightedLora> {
+  checkLoraWeight(weight, 'the weight of a LoRA')
+  return { file: await readLoraFile(await resolveLora(source, { signal })), weight }
+}
+
+/** What LoRAs add, by the names of weights in a file. */
+function adaptersIn(components: readonly Component[], loras: readonly WeightedLora[]): Map<string, Adapter[]> {
+  if (loras.length === 0) return new Map()
+  const targets = components.map((component) => ({ name: component.name, specs: specsOf(component) }))
+  const named = loras.flatMap(({ file: lora, weight }) =>
+    matchLora(lora, targets).map((layers, i) => ({
+      weight,
+      layers: new Map([...layers].map(([name, adapter]) => [`${components[i]!.name}.${name}`, adapter])),
+    })),
+  )
+  return adaptersOf(named)
 }
 
 /** A component's tensors under the names they have in a file. */

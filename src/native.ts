@@ -33,6 +33,17 @@ export interface TensorSource {
   /** a 4-D kernel is that of a transposed convolution, [in, out, kh, kw] */
   transposed?: boolean
   random?: { seed: number; scale: number; mean: number }
+  /** merged into the values as they are read */
+  adapters?: Adapter[]
+}
+
+/** What is added to a matrix: scale * up x down. Mirrors native/core/tensor_source.h. */
+export interface Adapter {
+  /** [rank, in], of a convolution [rank, in, kh, kw] */
+  down: TensorSource
+  /** [out, rank] or [out, rank, 1, 1] */
+  up: TensorSource
+  scale: number
 }
 
 /** What a weight's values need at least. Mirrors native/core/tensor_source.h. */
@@ -79,6 +90,11 @@ export interface NativeNetwork {
     options: { cancel?: CancelFlag | undefined; taps?: string[] | undefined },
   ): Promise<Record<string, NativeOutput>>
   memory(): { weights: number; compute: number }
+  /**
+   * After the calls so far, adds to matrices, beside them, what the `adapters` of these sources say, and no longer what an
+   * earlier call said. Of the sources themselves only the names count.
+   */
+  adapt(sources: TensorSource[]): Promise<void>
   /** After the calls so far, gives back the memory of weights that the next call can have again. */
   releaseWeights(): Promise<void>
   /** Waits for the running call, then frees. Idempotent. */
@@ -231,6 +247,7 @@ function networkWithErrors(network: NativeNetwork): NativeNetwork {
   return {
     run: promised(network.run),
     memory: network.memory,
+    adapt: promised(network.adapt),
     releaseWeights: promised(network.releaseWeights),
     dispose: promised(network.dispose),
   }

@@ -95,7 +95,7 @@ Value to_value(const Argument& argument) {
   refuse(argument, "a boolean, number, string or array of one of these");
 }
 
-TensorSource to_source(const Argument& argument) {
+TensorSource to_plain_source(const Argument& argument) {
   TensorSource source;
   source.name = argument["name"].text();
   source.path = argument["path"].text();
@@ -113,6 +113,17 @@ TensorSource to_source(const Argument& argument) {
     source.random.seed = static_cast<uint64_t>(random["seed"].integer(0, max_safe_integer));
     source.random.scale = static_cast<float>(random["scale"].number());
     source.random.mean = static_cast<float>(random["mean"].number());
+  }
+  return source;
+}
+
+TensorSource to_source(const Argument& argument) {
+  TensorSource source = to_plain_source(argument);
+  const Argument adapters = argument["adapters"];
+  if (adapters.is_missing()) return source;
+  for (const Argument& item : items(adapters, "an array of adapters")) {
+    source.adapters.push_back({to_plain_source(item["down"]), to_plain_source(item["up"]),
+                               static_cast<float>(item["scale"].number())});
   }
   return source;
 }

@@ -78,6 +78,28 @@ class ReleaseWeightsJob : public Job {
   SharedState state_;
 };
 
+/// Waits for the calls before it, like those that come later for it.
+class AdaptJob : public Job {
+ public:
+  AdaptJob(const Napi::CallbackInfo& info, SharedState network) : Job(info.Env()), state_(std::move(network)) {
+    sources_ = to_sources(argument(info, 0, "sources"));
+    queue = state_->queue;
+  }
+
+ private:
+  void execute() override {
+    if (state_->disposed) fail(ErrorCode::disposed, "The network was disposed");
+    state_->network->adapt(sources_, nullptr);
+  }
+  Napi::Value result(Napi::Env env) override {
+    state_->update();
+    return env.Undefined();
+  }
+
+  SharedState state_;
+  std::vector<TensorSource> sources_;
+};
+
 /// Runs after the call that is running; the calls queued before it find `disposed` set.
 class DisposeJob : public Job {
  public:
@@ -113,6 +135,13 @@ Napi::Value release_weights(const Napi::CallbackInfo& info, const SharedState& s
   });
 }
 
+Napi::Value adapt(const Napi::CallbackInfo& info, const SharedState& state) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    if (state->disposed) fail(ErrorCode::disposed, "The network was disposed");
+    return Environment::of(info.Env()).jobs.start(std::make_unique<AdaptJob>(info, state));
+  });
+}
+
 Napi::Value dispose(const Napi::CallbackInfo& info, const SharedState& state) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     state->disposed = true;
@@ -131,6 +160,7 @@ Napi::Object network_object(Napi::Env env, const SharedState& state) {
   define("run", run);
   define("memory", memory);
   define("releaseWeights", release_weights);
+  define("adapt", adapt);
   define("dispose", dispose);
   return object;
 }

@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 
+#include "core/adapter.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/ggml_type.h"
@@ -119,7 +120,9 @@ float random_value(uint64_t seed, uint64_t index) {
 /// Converts any run of a tensor's units: the smallest parts that can be converted on their own.
 class Conversion {
  public:
-  explicit Conversion(const TensorSource& source) : source_(source), turns_(needs_turning(source)) {
+  /// `adapters`: null, or what is added to the stored values.
+  Conversion(const TensorSource& source, const StackedAdapters* adapters)
+      : source_(source), adapters_(adapters), turns_(needs_turning(source)) {
     count_ = element_count(source.shape);
     unit_ = turns_ ? (source.transposed ? count_ : count_ / source.shape[0]) : std::max(block_size(source.type), block_size(source.target));
   }
@@ -142,6 +145,7 @@ class Conversion {
           values[i] = source_.random.mean +
                       source_.random.scale * random_value(source_.random.seed, (first_unit + done) * unit_ + i);
       }
+      if (adapters_) add_adapters(*adapters_, (first_unit + done) * unit_, values.data(), now * unit_);
       for (int64_t i = 0; turns_ && i < now; ++i) turn(&values[i * unit_], &turned[i * unit_]);
       from_floats(source_, turns_ ? turned.data() : values.data(), target + target_bytes(done), now * unit_);
     }
@@ -161,6 +165,7 @@ class Conversion {
   uint64_t bytes(Type type, int64_t units) const { return units * unit_ / block_size(type) * block_bytes(type); }
 
   const TensorSource& source_;
+  const StackedAdapters* adapters_;
   bool turns_;
   int64_t count_ = 0;
   int64_t unit_ = 0;
@@ -227,7 +232,8 @@ uint64_t target_bytes(const TensorSource& source) {
 }
 
 bool is_stored_as_target(const TensorSource& source) {
-  return !source.path.empty() && source.stride.empty() && source.type == source.target && !needs_turning(source);
+  return !source.path.empty() && source.stride.empty() && source.adapters.empty() && source.type == source.target &&
+         !needs_turning(source);
 }
 
 void check_source(const TensorSource& source) {
@@ -294,7 +300,12 @@ void read_tensor(SourceFiles& files, const TensorSource& source, int threads, co
   check_source(source);
   files.check(source);
   if (is_stored_as_target(source)) return copy_stored(files, source, cancel, sink);
-  const Conversion conversion(source);
+  StackedAdapters adapters;
+  if (!source.adapters.empty()) {
+    for (const Adapter& adapter : source.adapters) check_adapter(adapter, source.name, source.shape);
+    adapters = read_adapters(files, source.adapters, source.shape.size() == 2, 0, threads, cancel);
+  }
+  const Conversion conversion(source, source.adapters.empty() ? nullptr : &adapters);
   const int64_t step = std::clamp<int64_t>(piece_elements / conversion.unit_elements(), 1, conversion.units());
   std::vector<std::byte> stored(source.path.empty() ? 0 : conversion.stored_bytes(step));
   std::vector<std::byte> target(conversion.target_bytes(step));

@@ -17,6 +17,8 @@
 
 namespace kandinsky {
 
+struct Adapter;
+
 struct TensorSource {
   std::string name;            // the reference's own name, without the component prefix
   std::string path;            // empty: values are generated from `random`
@@ -33,6 +35,14 @@ struct TensorSource {
   // from the first element to the end of the last.
   std::vector<int64_t> stride;
   std::string stamp;  // of the file (core/file.h) when its header was read; empty: not checked
+  std::vector<Adapter> adapters;  // merged into the values as they are read; core/adapter.h
+};
+
+/// What is added to a matrix: scale * up x down.
+struct Adapter {
+  TensorSource down;  // [rank, in], of a convolution [rank, in, kh, kw] or [rank, in] where it is 1x1
+  TensorSource up;    // [out, rank] or [out, rank, 1, 1]
+  float scale = 1;
 };
 
 /// What a weight's values need at least, whatever type is asked for: errors of quantized matrices average out over a row

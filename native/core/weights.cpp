@@ -63,6 +63,14 @@ ggml_tensor* WeightStore::ask(const TensorSpec& spec, bool keep_f32) {
   return weight.tensor;
 }
 
+WeightStore::Matrix WeightStore::matrix(const std::string& name) const {
+  const auto found = weights_.find(name);
+  const auto spec = std::find_if(specs_.begin(), specs_.end(), [&](const TensorSpec& s) { return s.name == name; });
+  if (found == weights_.end() || spec == specs_.end() || spec->transposed || matrix_shape(spec->shape, false).size() != 2)
+    fail(ErrorCode::invalid_argument, "{}: expected the name of a matrix but received \"{}\"", component_, name);
+  return {found->second.tensor, spec->shape};
+}
+
 void WeightStore::load(Device& device, const std::atomic<bool>* cancel,
                        const std::function<void(uint64_t, uint64_t)>& progress) {
   SourceFiles files;

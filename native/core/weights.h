@@ -39,6 +39,15 @@ class WeightStore {
   /// Instead of load(), for a graph that will not run: every weight gets an address, at which nothing is.
   void pretend(Device& device);
 
+  const std::string& component() const { return component_; }
+  /// A weight that the network has as the left operand of products: in the network's shape, and in memory. Throws
+  /// invalid_argument for others.
+  struct Matrix {
+    const ggml_tensor* tensor;
+    std::vector<int64_t> shape;
+  };
+  Matrix matrix(const std::string& name) const;
+
   /// In the order they were asked for.
   const std::vector<TensorSpec>& specs() const { return specs_; }
   uint64_t bytes() const { return bytes_; }

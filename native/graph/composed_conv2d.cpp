@@ -104,9 +104,13 @@ ggml_tensor* ComposedOps::conv2d(Graph& g, const Convolution& conv, const ImageI
                    tile ? max_tile_parts : max_parts};
   const auto& [weight, bias] = conv.product;
   const bool is_pointwise = conv.kernel == 1 && conv.stride == 1 && padding == 0 && !tile;
-  ggml_tensor* y = is_pointwise ? matrix_product(g, weight, ggml_reshape_2d(c, x, x->ne[0], ggml_nrows(x)))
-                                : convolve(g, weight, x, s);
+  const auto product = [&](ggml_tensor* matrix) {
+    return is_pointwise ? matrix_product(g, matrix, ggml_reshape_2d(c, x, x->ne[0], ggml_nrows(x)))
+                        : convolve(g, matrix, x, s);
+  };
+  ggml_tensor* y = product(weight);
   if (bias) y = ggml_add(c, y, bias);
+  if (const LowRank* added = added_to(weight)) y = ggml_add(c, y, matrix_product(g, added->up, product(added->down)));
   y = ggml_reshape_4d(c, y, y->ne[0], s.out_width, s.out_height, s.batch);
   return residual ? ggml_add(c, y, residual) : y;
 }

@@ -94,8 +94,17 @@ ggml_tensor* ComposedOps::linear(Graph& g, const Product& product, Operand opera
   // One product of two matrices instead of one for each batch element.
   ggml_tensor* y = matrix_product(g, product.weight, ggml_reshape_2d(c, x, x->ne[0], ggml_nrows(x)));
   if (product.bias) y = ggml_add(c, y, product.bias);
+  if (ggml_tensor* added = with_added(g, product.weight, Operand(ggml_reshape_2d(c, x, x->ne[0], ggml_nrows(x))), nullptr))
+    y = ggml_add(c, y, added);
   y = activate(g, activation, ggml_reshape_4d(c, y, y->ne[0], x->ne[1], x->ne[2], x->ne[3]));
   return residual ? ggml_add(c, y, residual) : y;
+}
+
+ggml_tensor* ComposedOps::with_added(Graph& g, const ggml_tensor* weight, Operand x, ggml_tensor* residual) {
+  const LowRank* added = added_to(weight);
+  if (!added) return residual;
+  const Operand inner = linear_operand(g, {added->down}, x, Activation::none);
+  return linear(g, {added->up}, inner, Activation::none, residual);
 }
 
 Operand ComposedOps::linear_operand(Graph& g, const Product& product, Operand x, Activation activation) {
@@ -139,6 +148,8 @@ void ComposedOps::add_statistics(Graph& g, GroupStatistics& statistics, ggml_ten
   g.schedule(squares);
 }
 
-std::unique_ptr<Ops> make_composed_ops() { return std::make_unique<ComposedOps>(); }
+std::unique_ptr<Ops> make_composed_ops(const LowRankWeights* adapters) {
+  return std::make_unique<ComposedOps>(adapters);
+}
 
 }  // namespace kandinsky

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "graph/graph.h"
+#include "graph/low_rank.h"
 
 namespace kandinsky {
 
@@ -11,6 +12,8 @@ ggml_tensor* matrix_product(Graph& g, ggml_tensor* weight, ggml_tensor* rows);
 /// The base of those by kernels, too, for what no kernel takes.
 class ComposedOps : public Ops {
  public:
+  explicit ComposedOps(const LowRankWeights* adapters) : adapters_(adapters) {}
+
   Operand operand(Graph& g, ggml_tensor* x, bool silu) override;
   Operand image_operand(Graph& g, const ImageInput& input) override;
   ggml_tensor* image(Graph& g, const ImageInput& input) override;
@@ -25,6 +28,15 @@ class ComposedOps : public Ops {
   Operand layer_norm_operand(Graph& g, const LayerNormalization& norm, ggml_tensor* x) override;
   void add_statistics(Graph& g, GroupStatistics& statistics, ggml_tensor* part) override;
   Operand attention(Graph& g, const AttentionInput& input) override;
+
+ protected:
+  /// What adapters add to products with `weight`, or null.
+  const LowRank* added_to(const ggml_tensor* weight) const { return adapters_ ? adapters_->find(weight) : nullptr; }
+  /// up (down x) + residual, or without adapters the residual alone, which may be null.
+  ggml_tensor* with_added(Graph& g, const ggml_tensor* weight, Operand x, ggml_tensor* residual);
+
+ private:
+  const LowRankWeights* adapters_;
 };
 
 }  // namespace kandinsky

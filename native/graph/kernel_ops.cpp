@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/device.h"
+#include "graph/activation.h"
 #include "graph/composed_ops.h"
 #include "graph/kernel_nodes.h"
 
@@ -46,7 +47,8 @@ PrepareArgs prepare_args(const ImageInput& in) {
 
 class KernelOps : public ComposedOps {
  public:
-  KernelOps(const KernelTable& kernels, const Device& device, PackedWeights* packed) : nodes_(kernels, device, packed) {}
+  KernelOps(const KernelTable& kernels, const Device& device, PackedWeights* packed, const LowRankWeights* adapters)
+      : ComposedOps(adapters), nodes_(kernels, device, packed) {}
 
   Operand operand(Graph& g, ggml_tensor* x, bool silu) override;
   Operand image_operand(Graph& g, const ImageInput& input) override { return Operand(prepare(g, input, 0, false)); }
@@ -151,6 +153,13 @@ Image KernelOps::side_by_side(Graph&, ggml_tensor* x, ggml_tensor* beside) {
 
 ggml_tensor* KernelOps::gemm(Graph& g, const Product& product, Operand x, Activation activation,
                              ggml_tensor* residual, bool f32) {
+  if (activation != Activation::none && added_to(product.weight)) {
+    // The kernel adds the residual after the activation.
+    ggml_tensor* y = activate(g, activation, gemm(g, product, x, Activation::none, nullptr, true));
+    if (residual) y = ggml_add(g.context(), y, residual);
+    return f32 ? y : operand(g, y, false).tensor;
+  }
+  residual = with_added(g, product.weight, x, residual);
   ggml_tensor* rows = x.tensor;
   const int64_t out = product.weight->ne[1], out_stride = f32 ? out : even(static_cast<int>(out));
   GemmArgs args{};
@@ -210,6 +219,12 @@ ggml_tensor* KernelOps::conv2d(Graph& g, const Convolution& conv, const ImageInp
                                  nodes_.packs_weights());
     // In bfloat16 F4 rounds by 1 %, F2 by 0.4 %.
     if (conv.sensitivity == Sensitivity::near_output) algorithm = std::min(algorithm, Algorithm::winograd_f2);
+  }
+  if (const LowRank* added = added_to(conv.product.weight)) {
+    Convolution down = conv;
+    down.product = {added->down};
+    ggml_tensor* inner = convolve(g, down, x, border, nullptr, Algorithm::direct);
+    residual = linear(g, {added->up}, operand(g, inner, false), Activation::none, residual);
   }
   return convolve(g, conv, x, border, residual, algorithm);
 }
@@ -297,8 +312,9 @@ Operand KernelOps::attention(Graph& g, const AttentionInput& in) {
 
 }  // namespace
 
-std::unique_ptr<Ops> make_kernel_ops(const KernelTable& kernels, const Device& device, PackedWeights* packed) {
-  return std::make_unique<KernelOps>(kernels, device, packed);
+std::unique_ptr<Ops> make_kernel_ops(const KernelTable& kernels, const Device& device, PackedWeights* packed,
+                                     const LowRankWeights* adapters) {
+  return std::make_unique<KernelOps>(kernels, device, packed, adapters);
 }
 
 }  // namespace kandinsky

@@ -15,6 +15,7 @@ namespace kandinsky {
 
 class Device;
 class Graph;
+class LowRankWeights;
 class PackedWeights;
 
 /// What products and attention read: float32 rows, or rows in a form that only these can read. Ops makes and opens them;
@@ -161,10 +162,11 @@ class Ops {
   virtual std::optional<double> flops() const { return std::nullopt; }
 };
 
-/// Of operations that every ggml backend has.
-std::unique_ptr<Ops> make_composed_ops();
+/// Of operations that every ggml backend has. `adapters`: null, or what is added to products and convolutions.
+std::unique_ptr<Ops> make_composed_ops(const LowRankWeights* adapters = nullptr);
 /// By the kernels of a table for this device. `packed` null: weights stay as they were loaded and are expanded at each
 /// use.
-std::unique_ptr<Ops> make_kernel_ops(const KernelTable& kernels, const Device& device, PackedWeights* packed);
+std::unique_ptr<Ops> make_kernel_ops(const KernelTable& kernels, const Device& device, PackedWeights* packed,
+                                     const LowRankWeights* adapters = nullptr);
 
 }  // namespace kandinsky

@@ -5,6 +5,7 @@
 
 #include "core/cpu_kernels.h"
 #include "core/error.h"
+#include "graph/low_rank.h"
 #include "graph/packed_weights.h"
 #include "models/graph_cache.h"
 
@@ -80,7 +81,15 @@ class LoadedNetwork : public Network {
     weights_.drop_pages();
   }
 
-  uint64_t weight_bytes() const override { return weights_.bytes() + (packed_ ? packed_->bytes() : 0); }
+  void adapt(const std::vector<TensorSource>& sources, const std::atomic<bool>* cancel) override {
+    auto adapters = sources.empty() ? nullptr : std::make_unique<LowRankWeights>(device_, weights_, sources, cancel);
+    graphs_.clear();
+    adapters_ = std::move(adapters);
+  }
+
+  uint64_t weight_bytes() const override {
+    return weights_.bytes() + (packed_ ? packed_->bytes() : 0) + (adapters_ ? adapters_->bytes() : 0);
+  }
   uint64_t compute_bytes() const override { return compute_bytes_; }
   std::optional<double> flops() const override { return flops_; }
 
@@ -148,7 +157,8 @@ class LoadedNetwork : public Network {
                                     const std::vector<std::string>& taps, bool tiled) {
     // A weight takes part in at most the pieces of one convolution or attention and what surrounds them.
     const size_t max_nodes = 1024 + 320 * weights_.specs().size();
-    auto ops = kernels() ? make_kernel_ops(*kernels(), device_, packed_.get()) : make_composed_ops();
+    auto ops = kernels() ? make_kernel_ops(*kernels(), device_, packed_.get(), adapters_.get())
+                          : make_composed_ops(adapters_.get());
     auto graph = std::make_unique<Graph>(device_, inputs, taps, max_nodes, std::move(ops));
     tiled ? model_->build_tiled(method, *graph) : model_->build(method, *graph);
     dry_run_ ? graph->measure() : graph->finish();
@@ -169,6 +179,7 @@ class LoadedNetwork : public Network {
   WeightStore weights_;
   std::unique_ptr<PackedWeights> packed_;
   std::unique_ptr<Model> model_;
+  std::unique_ptr<LowRankWeights> adapters_;
   GraphCache graphs_{kept_graphs, kept_graph_bytes};
   uint64_t compute_bytes_ = 0;
   std::optional<double> flops_;

@@ -32,6 +32,9 @@ class Network {
   /// takes from the system's cache of the file, and of packed ones, which it packs again. For the end of a loop:
   /// networks that do not run in one do it after each run. Not during a run.
   virtual void release_weights() = 0;
+  /// Adds to matrices, beside them, what the `adapters` of these sources say, whose names are those of the weights, and no
+  /// longer what an earlier call said. Not during a run. Throws as LowRankWeights does; the network is then as before.
+  virtual void adapt(const std::vector<TensorSource>& sources, const std::atomic<bool>* cancel) = 0;
   /// Bytes held for weights, and for activations of the largest graph so far.
   virtual uint64_t weight_bytes() const = 0;
   virtual uint64_t compute_bytes() const = 0;

@@ -1,10 +1,12 @@
 // Layers against plain loops in double precision. Images are NCHW here, as at the engine's border.
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <functional>
 #include <random>
 
 #include "core/cpu_kernels.h"
+#include "graph/low_rank.h"
 #include "graph/resample.h"
 #include "layers/activation.h"
 #include "layers/attention.h"
@@ -53,6 +55,26 @@ class LayerRun {
     graph.output("y", build(graph), rank);
     graph.finish();
     return graph.run(inputs, nullptr).at("y");
+  }
+
+  /// With `adapters`, pairs of two of the weights, beside the weight `name`; by the CPU's kernels or by ggml's operations.
+  HostTensor run_adapted(const HostTensors& inputs, int rank, const std::string& name,
+                         const std::vector<std::pair<std::string, float>>& adapters, bool by_kernels,
+                         const std::function<ggml_tensor*(Graph&)>& build) {
+    store_->load(device_, nullptr, {});
+    TensorSource adapted{name, "", 0, 0, Type::f32, {}, Type::f32, {}};
+    for (const auto& [prefix, scale] : adapters)
+      adapted.adapters.push_back({source(prefix + ".down"), source(prefix + ".up"), scale});
+    const LowRankWeights added(device_, *store_, {adapted}, nullptr);
+    Graph graph(device_, inputs, {}, 8192,
+                by_kernels ? make_kernel_ops(cpu_kernels(true), device_, nullptr, &added) : make_composed_ops(&added));
+    graph.output("y", build(graph), rank);
+    graph.finish();
+    return graph.run(inputs, nullptr).at("y");
+  }
+
+  TensorSource source(const std::string& name) const {
+    return *std::find_if(sources_.begin(), sources_.end(), [&](const TensorSource& s) { return s.name == name; });
   }
 
   /// On how many of two threads a graph of CPU kernels runs.
@@ -409,6 +431,77 @@ TEST(activations_match_their_formulas) {
   }
   CHECK_THROWS(unsupported_model, "\"gelu_new\"",
                activation_from(Config("test", {{"act", std::string("gelu_new")}}), "act", ""));
+}
+
+/// weight + sum of scale * up x down, as rows of floats.
+HostTensor merged(HostTensor weight, const HostTensors& weights, const std::vector<std::pair<std::string, float>>& adapters) {
+  const int64_t out = weight.shape[0], in = element_count(weight.shape) / out;
+  for (const auto& [prefix, scale] : adapters) {
+    const HostTensor &down = weights.at(prefix + ".down"), &up = weights.at(prefix + ".up");
+    const int64_t rank = down.shape[0];
+    for (int64_t o = 0; o < out; ++o) {
+      for (int64_t i = 0; i < in; ++i) {
+        double sum = 0;
+        for (int64_t r = 0; r < rank; ++r) sum += static_cast<double>(up.f32[o * rank + r]) * down.f32[r * in + i];
+        weight.f32[o * in + i] += static_cast<float>(scale * sum);
+      }
+    }
+  }
+  return weight;
+}
+
+TEST(adapters_add_to_products_and_convolutions_what_merging_would) {
+  HostTensors weights{{"fc.weight", random_tensor({10, 12}, 1)},  {"fc.bias", random_tensor({10}, 2)},
+                      {"a.down", random_tensor({3, 12}, 3)},      {"a.up", random_tensor({10, 3}, 4)},
+                      {"b.down", random_tensor({2, 12}, 5)},      {"b.up", random_tensor({10, 2}, 6)},
+                      {"conv.weight", random_tensor({6, 4, 3, 3}, 7)}, {"conv.bias", random_tensor({6}, 8)},
+                      {"c.down", random_tensor({2, 4, 3, 3}, 9)}, {"c.up", random_tensor({6, 2, 1, 1}, 10)}};
+  const std::vector<std::pair<std::string, float>> two{{"a", 0.5f}, {"b", -2.0f}}, one{{"c", 0.7f}};
+  HostTensors merged_weights = weights;
+  merged_weights["fc.weight"] = merged(weights.at("fc.weight"), weights, two);
+  merged_weights["conv.weight"] = merged(weights.at("conv.weight"), weights, one);
+  const HostTensor rows = random_tensor({1, 5, 12}, 11), image = random_tensor({2, 4, 6, 5}, 12);
+  for (const Activation activation : {Activation::none, Activation::gelu}) {
+    const auto linear = [&](LayerRun& run) {
+      const Linear fc(run.weights()["fc"], 12, 10);
+      return [fc, activation](Graph& g) { return fc.forward(g, g.input("x"), activation); };
+    };
+    LayerRun plain(merged_weights);
+    const HostTensor expected = plain.run({{"x", rows}}, 3, linear(plain));
+    for (const bool by_kernels : {false, true}) {
+      LayerRun run(weights);
+      CHECK(largest_difference(run.run_adapted({{"x", rows}}, 3, "fc.weight", two, by_kernels, linear(run)), expected) < 1e-4);
+    }
+  }
+  for (const int stride : {1, 2}) {
+    const auto convolve = [&](LayerRun& run) {
+      const Conv2d conv(run.weights()["conv"], 4, 6, 3, {stride, 1, 1});
+      return [conv](Graph& g) { return conv.forward(g, ImageInput(g.image_input("x"))); };
+    };
+    LayerRun plain(merged_weights);
+    const HostTensor expected = plain.run({{"x", image}}, 4, convolve(plain));
+    for (const bool by_kernels : {false, true}) {
+      LayerRun run(weights);
+      CHECK(largest_difference(run.run_adapted({{"x", image}}, 4, "conv.weight", one, by_kernels, convolve(run)), expected) < 1e-4);
+    }
+  }
+}
+
+TEST(adapters_that_do_not_fit_are_refused) {
+  const HostTensors weights{{"fc.weight", random_tensor({10, 12}, 1)}, {"fc.bias", random_tensor({10}, 2)},
+                            {"a.down", random_tensor({3, 11}, 3)},     {"a.up", random_tensor({10, 3}, 4)},
+                            {"b.down", random_tensor({3, 12}, 3)},     {"b.up", random_tensor({10, 2}, 4)}};
+  const HostTensor rows = random_tensor({1, 5, 12}, 11);
+  for (const char* name : {"a", "b"}) {
+    LayerRun run(weights);
+    const Linear fc(run.weights()["fc"], 12, 10);
+    CHECK_THROWS(shape_mismatch, "do not fit", run.run_adapted({{"x", rows}}, 3, "fc.weight", {{name, 1.0f}}, true,
+                 [&](Graph& g) { return fc.forward(g, g.input("x")); }));
+    LayerRun other(weights);
+    const Linear same(other.weights()["fc"], 12, 10);
+    CHECK_THROWS(invalid_argument, "fc.bias", other.run_adapted({{"x", rows}}, 3, "fc.bias", {{name, 1.0f}}, true,
+                 [&](Graph& g) { return same.forward(g, g.input("x")); }));
+  }
 }
 
 TEST(timestep_sinusoids_follow_flip_and_shift) {

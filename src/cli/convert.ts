@@ -1,6 +1,7 @@
 import path from 'node:path'
 import { convert } from '../convert.js'
 import type { WeightType } from '../native.js'
+import { loraFlags, loraOption } from './loras.js'
 import {
   type CliOption,
   type Invocation,
@@ -15,7 +16,8 @@ import {
 import { formatBytes, formatShare, ProgressBar, say } from './terminal.js'
 
 export const summary = 'write a checkpoint as one self-contained, optionally quantized .gguf file'
-export const usage = 'Usage: kandinsky convert <source> <out.gguf> [--type q8_0] [--prior <source>] [--rule regex=type]'
+export const usage =
+  'Usage: kandinsky convert <source> <out.gguf> [--type q8_0] [--prior <source>] [--rule regex=type] [--lora file=weight]'
 export const options: Record<string, CliOption> = {
   model: shared.model,
   type: shared.type,
@@ -31,6 +33,7 @@ export const options: Record<string, CliOption> = {
     value: 'REGEX=TYPE',
     description: 'type for the tensors whose name matches; the first match wins (repeatable)',
   },
+  lora: { ...loraOption, description: `${loraOption.description}; merged into the weights` },
   skip: {
     type: 'string',
     multiple: true,
@@ -57,6 +60,7 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
     weights: weightTypeOption(values, 'type'),
     prior: textOption(values, 'prior'),
     rules: (values.rule as string[] | undefined)?.map(parseRule),
+    loras: loraFlags(values),
     skip: values.skip as string[] | undefined,
     skipZeroImage: values['skip-zero-image'] === true,
     variant: textOption(values, 'variant'),

@@ -44,6 +44,11 @@ export function withRecipe(invocation: Invocation, recipe: Recipe): Pick<Invocat
     if (recipe[name] !== undefined && !isKnown)
       throw new UsageError(`--from: the picture was made with --${flag}; name that picture again`)
   }
+  const loras = recipe.loras ?? []
+  if (loras.length > 0 && values.lora === undefined) {
+    const flags = loras.map(({ name, weight }) => `${name}=${weight}`).join(', ')
+    throw new UsageError(`--from: the picture was made with LoRAs (${flags}); name their files again with --lora`)
+  }
   if (values.seed === undefined && recipe.seed === undefined)
     throw new UsageError(
       '--from: the picture has no seed of its own, as it was made from a generator; choose one with --seed',
@@ -86,6 +91,8 @@ function mixFlags(mix: unknown): string[] {
 export function differences(recipe: Recipe, made: Recipe): string[] {
   const notes = []
   if (recipe.modelHash !== made.modelHash) notes.push(`The picture was made with another model (${recipe.model}).`)
+  const loras = ({ loras = [] }: Recipe) => loras.map(({ hash, weight }) => `${hash}=${weight}`).join()
+  if (loras(recipe) !== loras(made)) notes.push('The picture was made with other LoRAs, or with other weights of them.')
   for (const [flag, name] of Object.entries(pictureFlags))
     if (recipe[name] !== undefined && recipe[name] !== made[name])
       notes.push(`--${flag} is not the picture that the recipe names.`)

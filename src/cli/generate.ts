@@ -16,6 +16,7 @@ import { Generator } from '../random.js'
 import { schedulerByName, schedulerShortNames } from '../schedulers/registry.js'
 import { demoNotes } from './demo.js'
 import { differences, recipeFrom, withRecipe } from './from.js'
+import { addLoras, loraFlags, loraOption } from './loras.js'
 import { isPicture, type Mix, parseMix, resolveMix } from './mix.js'
 import {
   type CliOption,
@@ -197,6 +198,7 @@ export const options: Record<string, CliOption> = {
     completion: 'model',
     description: "another UNet than the model's own, such as a fine-tune: its folder, a model or a hub id",
   },
+  lora: loraOption,
   weights: {
     type: 'string',
     value: 'TYPE',
@@ -240,6 +242,7 @@ export async function run(invocation: Invocation): Promise<void> {
   const settings = { ...samplingOptions(values), ...previewOptions(values) }
   const seed = seedOption(values, 'seed') ?? new Generator().seed
   const prompts = mix ? await expectNoPrompt(values, positionals) : await readPrompts(values, positionals, signal)
+  const loras = loraFlags(values)
   const outputs = new Outputs(values, prompts.length * (settings.numImagesPerPrompt ?? 1))
   const room = parseRoom(values)
   await checkFiles(values, mix)
@@ -254,6 +257,7 @@ export async function run(invocation: Invocation): Promise<void> {
   for (const note of demoNotes(model, values, prompts, mix)) bar.note(note)
 
   await using pipe = await loadPipeline(model, inputs, { ...invocation, values }, bar)
+  await addLoras(pipe, loras, signal)
   if (schedulerName !== undefined) pipe.scheduler = schedulerByName(schedulerName, pipe.scheduler.config)
   else if (recipesScheduler) pipe.scheduler = recipesScheduler
 

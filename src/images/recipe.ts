@@ -26,6 +26,8 @@ export interface Recipe {
   priorGuidanceScale?: number | undefined
   model?: string | undefined
   modelHash?: string | undefined
+  /** the LoRAs that took part: how they were called, hashes of their files, and what they were multiplied with */
+  loras?: readonly { name: string; hash: string; weight: number }[] | undefined
   /** program and version, e.g. `node-kandinsky 0.1.0` */
   version?: string | undefined
   [key: string]: unknown
@@ -84,6 +86,7 @@ export function formatParameters(recipe: Recipe): string {
     'Hires upscale': hires?.scale,
     Model: recipe.model,
     'Model hash': recipe.modelHash,
+    'Lora hashes': recipe.loras?.map(({ name, hash }) => `${name}: ${hash}`).join(', '),
     Version: recipe.version,
   }
   const pairs = Object.entries(values).filter(([, value]) => value !== undefined)

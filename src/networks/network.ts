@@ -8,6 +8,8 @@ import {
   type NativeProgress,
   type NativeTensor,
   type Packing,
+  type TensorSource,
+  type TensorSpec,
   type Tiling,
   type WeightType,
 } from '../native.js'
@@ -16,8 +18,9 @@ import type { Inputs, Method, NetworkClass, Outputs } from './calls.js'
 import { cancellable } from './cancellable.js'
 import { checkThreads, resolveDevice } from './devices.js'
 import { NetworkGroup } from './group.js'
+import { adaptersOf, mergeAdapters, type NetworkLora } from './lora.js'
 import { checkWeightType } from './policy.js'
-import { tensorSources } from './sources.js'
+import { specsOf, tensorSources } from './sources.js'
 
 /** How a network is loaded. Adding an option here makes every `fromPretrained` take it. */
 export interface NetworkOptions {
@@ -95,6 +98,10 @@ export function checkNetworkOptions(options: NetworkOptions) {
   return { device, weights: checkWeightType(options.weights), settings }
 }
 
+function withState(loras: ReadonlyMap<string, NetworkLora>, state: NetworkLora['state']): NetworkLora[] {
+  return [...loras.values()].filter((lora) => lora.state === state && lora.weight !== 0)
+}
+
 /** One network. Calls queue; `dispose` waits for the running one. */
 export class Network<Class extends NetworkClass = NetworkClass> {
   /** as the pipeline calls it, e.g. "unet" */
@@ -109,6 +116,7 @@ export class Network<Class extends NetworkClass = NetworkClass> {
   readonly #dryRun: NetworkOptions['dryRun']
   readonly #group: NetworkGroup
   #network: NativeNetwork | undefined
+  #loras: ReadonlyMap<string, NetworkLora> = new Map()
   #disposed = false
 
   /**
@@ -133,6 +141,41 @@ export class Network<Class extends NetworkClass = NetworkClass> {
   load(options: LoadOptions = {}): Promise<void> {
     return this.#group.enqueue(options.signal, async () => {
       await this.#ready(options)
+    })
+  }
+
+  /** By name, in the order in which they were added. */
+  get loras(): ReadonlyMap<string, NetworkLora> {
+    return this.#loras
+  }
+
+  /**
+   * Every weight that the network has.
+   * @throws KandinskyError `UNSUPPORTED_MODEL`
+   */
+  specs(): TensorSpec[] {
+    return specsOf(this.#component)
+  }
+
+  /**
+   * Sets the LoRAs after the calls so far. Those that are on are added beside the weights at once; where others become
+   * fused or no longer are, the network is loaded again when it is next needed. After an error all is as before.
+   */
+  setLoras(loras: ReadonlyMap<string, NetworkLora>): Promise<void> {
+    return this.#group.enqueue(undefined, async () => {
+      const before = this.#loras
+      this.#loras = loras
+      const signature = (all: ReadonlyMap<string, NetworkLora>) =>
+        withState(all, 'fused')
+          .map(({ hash, weight }) => `${hash} ${weight}`)
+          .join()
+      if (signature(before) !== signature(loras)) return this.release()
+      try {
+        if (this.#network) await this.#network.adapt(this.#adapted())
+      } catch (error) {
+        this.#loras = before
+        throw error
+      }
     })
   }
 
@@ -196,7 +239,11 @@ export class Network<Class extends NetworkClass = NetworkClass> {
       className: this.className,
       component: this.name,
       config: this.config,
-      tensors: tensorSources(this.#component, this.weights),
+      tensors: mergeAdapters(
+        tensorSources(this.#component, this.weights),
+        adaptersOf(withState(this.#loras, 'fused')),
+        this.weights,
+      ),
       device: this.device,
       ...this.#settings,
       dryRun: this.#dryRun !== undefined,
@@ -204,7 +251,16 @@ export class Network<Class extends NetworkClass = NetworkClass> {
     const network = await cancellable(signal, (cancel) => binding().loadNetwork({ ...job, cancel }, onProgress))
     this.#network = network
     this.#group.resident = this
+    const adapted = this.#adapted()
+    if (adapted.length > 0) await network.adapt(adapted)
     return network
+  }
+
+  /** What is added beside weights; of these sources only names and adapters count. */
+  #adapted(): TensorSource[] {
+    return [...adaptersOf(withState(this.#loras, 'on'))].map(([name, adapters]) => ({
+      ...{ name, adapters, path: '', offset: 0, bytes: 0, type: 'f32', shape: [], target: 'f32' },
+    }))
   }
 
   /** Frees the weights at once: for the group, in whose turn it happens. */

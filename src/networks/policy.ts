@@ -105,7 +105,7 @@ export function weightBytes(type: WeightType, shape: readonly number[]): number 
   return (shape.reduce((product, n) => product * n, 1) / blockLength(type)) * BLOCK_BYTES[type]
 }
 
-function isFloat(type: WeightType): boolean {
+export function isFloat(type: WeightType): boolean {
   return type === 'f32' || type === 'f16' || type === 'bf16'
 }
 

@@ -1,6 +1,6 @@
 import type { Component } from '../checkpoint/pipeline-files.js'
 import { KandinskyError } from '../errors.js'
-import { binding, type TensorSource, type WeightType } from '../native.js'
+import { binding, type TensorSource, type TensorSpec, type WeightType } from '../native.js'
 import { type FallbackListener, matrixShape, type Rule, targetType } from './policy.js'
 import { warnOfUnused } from './unused.js'
 
@@ -17,9 +17,9 @@ export function tensorSources(
   rules?: readonly Rule[],
   onFallback?: FallbackListener,
 ): TensorSource[] {
-  const { name: owner, className, config } = component
+  const { name: owner } = component
   const stored = new Map(component.tensors.map((tensor) => [tensor.name, tensor]))
-  const described = binding().describeNetwork(className, owner, config, [...stored.keys()])
+  const described = specsOf(component)
   warnOfUnused(component, new Set(described.map(({ name }) => name)))
   return described.map(({ name, shape, precision, transposed }) => {
     const tensor = stored.get(name)
@@ -34,6 +34,16 @@ export function tensorSources(
     const source = { ...tensor, ...flat, transposed }
     return { ...source, target: targetType(owner, source, precision, weights, rules, onFallback) }
   })
+}
+
+/** Every weight that a component's network has. @throws KandinskyError `UNSUPPORTED_MODEL` */
+export function specsOf({ className, name, config, tensors }: Component): TensorSpec[] {
+  return binding().describeNetwork(
+    className,
+    name,
+    config,
+    tensors.map((tensor) => tensor.name),
+  )
 }
 
 function whereOf({ tensors, name }: Component): string {

@@ -25,7 +25,7 @@ export function warnOfUnused(component: Component, used: ReadonlySet<string>): v
   if (unused.length === 0) return
   const shown = unused.slice(0, SHOWN).map((name) => JSON.stringify(name.slice(0, MAX_NAME)))
   const advice = unused.some((name) => /lora/i.test(name))
-    ? '; LoRA weights in a file of a network are not applied'
+    ? '; LoRA weights in a file of a network are not applied (loadLoraWeights takes those in a file of their own)'
     : ''
   process.emitWarning(
     `${unused.length} weights of ${component.name} in ${component.tensors[0]?.path} are not used: ` +

@@ -1,5 +1,6 @@
 // The one list of families: which checkpoints belong to each, and which class does which task for it. The AutoPipelines,
 // the command line and everything else that does not name a class read it.
+
 import { type Checkpoint, expectComplete } from '../checkpoint/pipeline-files.js'
 import { KandinskyError } from '../errors.js'
 import type { ConfigValue } from '../native.js'
@@ -29,6 +30,7 @@ import { Kandinsky3Img2ImgPipeline } from './kandinsky3/kandinsky3-img2img.js'
 import { Kandinsky3InpaintPipeline } from './kandinsky3/kandinsky3-inpaint.js'
 import { Kandinsky5I2IPipeline } from './kandinsky5/kandinsky5-i2i.js'
 import { Kandinsky5T2IPipeline } from './kandinsky5/kandinsky5-t2i.js'
+import type { LoraLoader } from './loading/lora.js'
 import { requireSide } from './loading/open.js'
 import type { ImageResult, ImagesOf } from './sampling/decoding.js'
 
@@ -44,7 +46,7 @@ export interface TaskOptions {
 export type Task = keyof TaskOptions
 
 /** A pipeline that makes pictures of texts, whatever its family. */
-export interface PromptPipeline<Options> {
+export interface PromptPipeline<Options> extends Pick<LoraLoader, keyof LoraLoader> {
   scheduler: Scheduler
   /** Pictures for the prompts. @throws KandinskyError, or `signal.reason` */
   generate<Given extends Options>(options: Exact<Options, Given>): Promise<ImageResult<ImagesOf<Given>>>

@@ -33,6 +33,7 @@ export const remoteMethods = [
   'encodePrompt',
   'zeroImageEmbeds',
   'estimate',
+  ...(['loadLoraWeights', 'setAdapters', 'deleteAdapters', 'fuseLora', 'unfuseLora', 'unloadLoraWeights'] as const),
   'dispose',
 ] as const
 

@@ -31,6 +31,22 @@ const ELEMENT_TYPES = new Map<unknown, ElementType>([
  * @throws KandinskyError `FILE_NOT_FOUND` or `BAD_FILE`
  */
 export function readSafetensors(path: string): Promise<StoredTensor[]> {
+  return withHeader(path, checkTensors)
+}
+
+/**
+ * What stands beside the tensors of one file, all of it text.
+ * @throws KandinskyError `FILE_NOT_FOUND` or `BAD_FILE`
+ */
+export function readSafetensorsMetadata(path: string): Promise<ReadonlyMap<string, string>> {
+  return withHeader(path, (header, file) => {
+    const metadata = header.get('__metadata__')
+    checkMetadata(metadata, file)
+    return (metadata ?? new Map()) as ReadonlyMap<string, string>
+  })
+}
+
+function withHeader<T>(path: string, use: (header: Map<string, unknown>, file: SourceFile, dataStart: number) => T) {
   return SourceFile.with(resolve(path), async (file) => {
     const kind = await fileKind(file)
     if (kind !== 'safetensors') throw badFile(file.path, `is not a safetensors file but ${KIND_NAMES[kind]}`)
@@ -38,7 +54,7 @@ export function readSafetensors(path: string): Promise<StoredTensor[]> {
     if (length > MAX_HEADER_BYTES)
       throw badFile(file.path, `has a header of ${length} bytes; at most ${MAX_HEADER_BYTES} are allowed`)
     const header = parseHeader(await file.read(8, length), file.path)
-    return checkTensors(header, file, 8 + length)
+    return use(header, file, 8 + length)
   })
 }
 

@@ -10,8 +10,15 @@ import { type Exact, expectOptions, type NoiseOptions } from '../call/options.js
 import { type CallOptions, streamCall } from '../call/progress.js'
 import { hashesOf } from '../call/provenance.js'
 import { inTurn } from '../call/turns.js'
+import { LoraLoader, loraRecipe } from '../loading/lora.js'
 import { openPrior, openSource } from '../loading/open.js'
-import { checkPretrainedOptions, expectNetworks, offloadGroup, type PretrainedOptions } from '../loading/parts.js'
+import {
+  checkPretrainedOptions,
+  expectNetworks,
+  networksOf,
+  offloadGroup,
+  type PretrainedOptions,
+} from '../loading/parts.js'
 import { load, type PipelineClass, pretrainedOptionNames } from '../loading/pipeline.js'
 import type { DecodingOptions, ImageResult, ImagesOf } from '../sampling/decoding.js'
 import type { DecoderPipeline } from './decoder.js'
@@ -93,11 +100,12 @@ interface Embedding {
   embed(): Promise<PriorResult>
 }
 
-export abstract class CombinedPipeline<Options extends DecodingOptions> {
+export abstract class CombinedPipeline<Options extends DecodingOptions> extends LoraLoader {
   readonly priorPipe: KandinskyPriorPipeline
   readonly decoderPipe: DecoderPipeline<Options>
 
   constructor(priorPipe: KandinskyPriorPipeline, decoderPipe: DecoderPipeline<Options>) {
+    super()
     this.priorPipe = priorPipe
     this.decoderPipe = decoderPipe
   }
@@ -156,6 +164,10 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
     // biome-ignore-end lint/complexity/noThisInStatic: the class that it is called on
   }
 
+  protected override get networks() {
+    return [...networksOf(this.priorPipe.components), ...networksOf(this.decoderPipe.components)]
+  }
+
   /** Of the pictures of a call that names no size, in pixels. */
   get defaultSize() {
     return this.decoderPipe.defaultSize
@@ -188,7 +200,10 @@ export abstract class CombinedPipeline<Options extends DecodingOptions> {
     // The decoder's options must fail now, not after the prior has run.
     const job = await this.decoderPipe.check(decoderOptions as unknown as Options, embeddings)
     const made = await inTurn(this.decoderPipe.components.unet.device, job.signal, async () =>
-      this.decoderPipe.run({ ...job, prompts: recipes }, await embedding.embed()),
+      this.decoderPipe.run(
+        { ...job, recipe: { ...job.recipe, ...loraRecipe(this.networks) }, prompts: recipes },
+        await embedding.embed(),
+      ),
     )
     return { images: made as ImagesOf<Given> }
   }

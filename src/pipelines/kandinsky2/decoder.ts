@@ -10,6 +10,7 @@ import { type Exact, expectOptions, expectTensor } from '../call/options.js'
 import { checkCallOptions, streamCall } from '../call/progress.js'
 import { attachRecipe, hashesOf, type RecipeSources } from '../call/provenance.js'
 import { inTurn } from '../call/turns.js'
+import { loraRecipe } from '../loading/lora.js'
 import { type ComponentsOf, callDefaults, modelIdentity, network, scheduler } from '../loading/parts.js'
 import { decodeImages } from '../sampling/autoencoder.js'
 import { inParts } from '../sampling/batches.js'
@@ -151,7 +152,7 @@ export abstract class DecoderPipeline<
       }).finally(() => unet.releaseWeights())
     })
     const images = await decodeImages(movq, latents, outputType, signal)
-    attachRecipe(images, { ...this.#recipe(job), ...job.recipe }, job)
+    attachRecipe(images, { ...this.#recipe(job), ...loraRecipe(this.networks), ...job.recipe }, job)
     return images
   }
 

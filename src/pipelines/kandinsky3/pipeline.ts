@@ -8,6 +8,7 @@ import { type Exact, expectOptions } from '../call/options.js'
 import { checkCallOptions, streamCall } from '../call/progress.js'
 import { attachRecipe, hashesOf, type RecipeSources } from '../call/provenance.js'
 import { inTurn } from '../call/turns.js'
+import { loraRecipe } from '../loading/lora.js'
 import { type ComponentsOf, callDefaults, modelIdentity, network, scheduler, tokenizer } from '../loading/parts.js'
 import { decodeImages } from '../sampling/autoencoder.js'
 import { inParts } from '../sampling/batches.js'
@@ -151,7 +152,11 @@ export abstract class Kandinsky3Base<
     const given = prompts.given && { promptEmbeds: hashesOf([prompts.given.embeds]) }
     const { origins } = job
     const inputs = { ...job.inputs, ...given }
-    attachRecipe(images, { ...decodingRecipe(job, unet, identity), ...job.recipe }, { origins, inputs, prompts: texts })
+    attachRecipe(
+      images,
+      { ...decodingRecipe(job, unet, identity), ...loraRecipe(this.networks), ...job.recipe },
+      { origins, inputs, prompts: texts },
+    )
     return images
   }
 

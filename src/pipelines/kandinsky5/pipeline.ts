@@ -15,6 +15,7 @@ import { type Exact, expectInteger, expectOptions, maxSide } from '../call/optio
 import { checkCallOptions, streamCall } from '../call/progress.js'
 import { attachRecipe, type RecipeSources } from '../call/provenance.js'
 import { inTurn } from '../call/turns.js'
+import { loraRecipe } from '../loading/lora.js'
 import {
   type ComponentsOf,
   callDefaults,
@@ -232,9 +233,13 @@ export abstract class Kandinsky5Base<
       ...(prompts.padPrompts &&
         prompts.count > 1 && { contextTokens: texts.positive[i]!.encoder_hidden_states.shape[1] }),
     }))
-    attachRecipe(images, decodingRecipe(job, transformer, identity), {
-      ...{ origins: job.origins, prompts: made, inputs: job.inputs },
-    })
+    attachRecipe(
+      images,
+      { ...decodingRecipe(job, transformer, identity), ...loraRecipe(this.networks) },
+      {
+        ...{ origins: job.origins, prompts: made, inputs: job.inputs },
+      },
+    )
     return images
   }
 

@@ -5,6 +5,7 @@ import type { NetworkGroup } from '../../networks/group.js'
 import { networkOptionNames } from '../../networks/network.js'
 import type { Scheduler } from '../../schedulers/scheduler.js'
 import { expectOptions } from '../call/options.js'
+import { LoraLoader } from './lora.js'
 import { openSource, requireSide, sourceOptionNames } from './open.js'
 import {
   type ComponentsOf,
@@ -25,12 +26,13 @@ export interface PipelineClass<Instance> {
   new (components: any): Instance
 }
 
-export abstract class Pipeline<Components extends object> {
+export abstract class Pipeline<Components extends object> extends LoraLoader {
   /** which of a checkpoint's two pipelines this is; families without a prior have decoders only */
   static readonly side: Side = 'decoder'
   readonly components: Components
 
   constructor(components: Components) {
+    super()
     this.components = components
   }
 
@@ -78,9 +80,13 @@ export abstract class Pipeline<Components extends object> {
     // biome-ignore-end lint/complexity/noThisInStatic: the class that it is called on
   }
 
+  protected override get networks() {
+    return networksOf(this.components)
+  }
+
   /** Waits for running calls, then frees every network. Later calls reject with `DISPOSED`. Idempotent. */
   async dispose(): Promise<void> {
-    await Promise.all(networksOf(this.components).map((network) => network.dispose()))
+    await Promise.all(this.networks.map((network) => network.dispose()))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
