@@ -30,7 +30,7 @@ export { type PromptPipeline, type Task, type TaskInputs, type TaskOptions, task
 export * from './pipelines/kandinsky2/index.js'
 export * from './pipelines/kandinsky3/index.js'
 export * from './pipelines/kandinsky5/index.js'
-export type { FuseOptions, LoraLoader, LoraOptions } from './pipelines/loading/lora.js'
+export { type FuseOptions, LoraLoader, type LoraOptions } from './pipelines/loading/lora.js'
 export type { LoadProgress } from './pipelines/loading/open.js'
 export type { PretrainedOptions } from './pipelines/loading/parts.js'
 export { type OutpaintInputs, type OutpaintOptions, outpaint } from './pipelines/outpaint.js'

@@ -26,11 +26,18 @@ export function load(app) {
   app.converter.on(Converter.EVENT_RESOLVE_BEGIN, ({ project }) => {
     const all = Object.values(project.reflections)
     const classes = new Set(all.filter(({ kind }) => kind === ReflectionKind.Class).map(({ name }) => name))
+    // What an exported class declares that others inherit by way of classes that are not.
+    const shared = new Set(
+      all
+        .filter(({ parent }) => parent?.kind === ReflectionKind.Class && parent.flags.isAbstract)
+        .map(({ name }) => name),
+    )
     for (const reflection of all) {
       const { parent, name, inheritedFrom: from } = reflection
       if (parent?.kind !== ReflectionKind.Class) continue
       const isInner = inner.has(name) && !made.has(parent.name)
-      const isElsewhere = from && (classes.has(from.name.split(/[.<]/)[0]) || (from.package ?? own) !== own)
+      const isElsewhere =
+        from && (classes.has(from.name.split(/[.<]/)[0]) || (from.package ?? own) !== own || shared.has(name))
       if (isInner || isElsewhere) project.removeReflection(reflection)
     }
   })

@@ -27,6 +27,7 @@ export interface FuseOptions {
   adapterNames?: readonly string[] | undefined
 }
 
+/** What every pipeline does with LoRAs. */
 export abstract class LoraLoader {
   /** Whose matrices LoRAs can add to. */
   protected abstract get networks(): readonly Network[]
