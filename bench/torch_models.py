@@ -71,6 +71,22 @@ def clip_text():
     )
 
 
+def kandinsky5_transformer():
+    model = Kandinsky5Transformer3DModel(
+        in_visual_dim=16,
+        out_visual_dim=16,
+        model_dim=2560,
+        ff_dim=10240,
+        num_text_blocks=2,
+        num_visual_blocks=4,
+        axes_dims=(32, 48, 48),
+    )
+    for name, module in model.named_modules():  # as from_pretrained leaves them
+        if name.split(".")[-1] in model._keep_in_fp32_modules:
+            module.float()
+    return model
+
+
 BUILD = {
     "prior": lambda: prior(1280),
     "prior21": lambda: prior(768),
@@ -88,15 +104,7 @@ BUILD = {
         cross_attention_dim=4096,
         encoder_hid_dim=4096,
     ),
-    "transformer5": lambda: Kandinsky5Transformer3DModel(
-        in_visual_dim=16,
-        out_visual_dim=16,
-        model_dim=2560,
-        ff_dim=10240,
-        num_text_blocks=2,
-        num_visual_blocks=4,
-        axes_dims=(32, 48, 48),
-    ),
+    "transformer5": kandinsky5_transformer,
     "movq3": lambda: movq((256, 512, 512, 1024)),
     "t5": lambda: T5EncoderModel(
         T5Config(

@@ -20,7 +20,6 @@ namespace kandinsky {
 namespace {
 
 constexpr float norm_eps = 1e-6f;
-constexpr double theta = 10000;
 // Scores of all pairs of patches are kept: 16,384 are a picture of 1792 x 1792 pixels, and 4,096 tokens of a text.
 constexpr int64_t max_patches = 16384;
 
@@ -80,7 +79,13 @@ VisionConfig read_vision_config(const Config& config) {
   const char* colours = config.has("in_chans") ? "in_chans" : "in_channels";
   c.patch_values = count_from(config, colours, 3) * count_from(config, "temporal_patch_size", 2) * patch * patch;
   c.window = count_from(config, "window_size", 112) / c.merge / patch;
-  c.whole_attentions = config.integers("fullatt_block_indexes");
+  c.theta = static_cast<float>(config.real("rope_parameters.rope_theta", 10000));
+  const std::vector<int64_t> whole = config.integers("fullatt_block_indexes");
+  for (int64_t i = 0; i < c.depth; ++i) c.sees_all.push_back(std::find(whole.begin(), whole.end(), i) != whole.end());
+  if (!(c.theta > 0)) {
+    fail(ErrorCode::unsupported_model, "{} config: expected a positive rope_theta for vision_config but received {}",
+         config.component(), c.theta);
+  }
   if (c.channels % c.heads != 0 || c.channels / c.heads % 4 != 0 || c.window < 1) {
     fail(ErrorCode::unsupported_model,
          "{} config: expected num_heads that divide the hidden_size ({}) of vision_config into multiples of 4, and a "
@@ -165,15 +170,14 @@ HostTensors VisionTower::prepare(Inputs& in, const std::string& component) const
       for (const int64_t position : positions) {
         for (int64_t f = 0; f < count; ++f) {
           const float exponent = static_cast<float>(2 * f) / static_cast<float>(2 * count);
-          angles.push_back(static_cast<float>(position) / std::pow(static_cast<float>(theta), exponent));
+          angles.push_back(static_cast<float>(position) / std::pow(config_.theta, exponent));
         }
       }
     }
   }
   add_rotation(prepared, "vision", angles, patches);
-  if (static_cast<int64_t>(config_.whole_attentions.size()) < config_.depth) {
-    prepared["window_mask"] = window_mask(windows, per_unit);
-  }
+  const std::vector<bool>& all = config_.sees_all;
+  if (std::find(all.begin(), all.end(), false) != all.end()) prepared["window_mask"] = window_mask(windows, per_unit);
   return prepared;
 }
 
@@ -182,9 +186,7 @@ ggml_tensor* VisionTower::forward(Graph& g) const {
   const Rotation rotation(g, "vision");
   ggml_tensor* x = patch_embed_.forward(g, g.input("patches"));
   for (int64_t i = 0; i < config_.depth; ++i) {
-    const auto& whole = config_.whole_attentions;
-    const bool is_whole = std::find(whole.begin(), whole.end(), i) != whole.end();
-    x = blocks_[i].forward(g, x, rotation, is_whole ? nullptr : g.input("window_mask"));
+    x = blocks_[i].forward(g, x, rotation, config_.sees_all[i] ? nullptr : g.input("window_mask"));
     g.tap("model.visual.blocks." + std::to_string(i), x, 2);
   }
   x = merger_norm_.forward(g, x);

@@ -9,9 +9,10 @@ namespace kandinsky {
 
 struct VisionConfig {
   int64_t channels, hidden_channels, depth, heads, patch_values, out_channels;
-  int64_t merge;                          // patches of a unit's side; a unit becomes one token of the text
-  int64_t window;                         // units of a window's side
-  std::vector<int64_t> whole_attentions;  // blocks that attend to the whole picture; the others to windows
+  int64_t merge;               // patches of a unit's side; a unit becomes one token of the text
+  int64_t window;              // units of a window's side
+  float theta;
+  std::vector<bool> sees_all;  // by block: whether it attends to the whole picture, or to windows
 };
 
 /// `config`: the section vision_config.

@@ -271,6 +271,21 @@ TEST(qwen_reads_texts_with_a_picture_as_transformers_does) {
   }
 }
 
+TEST(qwen_refuses_pictures_that_do_not_fit) {
+  const Trace trace = read_trace("qwen-image-i2i-1");
+  const auto network = load(read_component(trace.checkpoint, trace.component));
+  const HostTensor& pixels = trace.tensor("input.pixel_values");
+  const HostTensor& ids = trace.tensor("input.input_ids");
+  const auto grid = [](std::vector<int32_t> values) { return HostTensor{{1, 3}, {}, std::move(values), true}; };
+  for (const auto& values : {std::vector<int32_t>{1, 3, 8}, {2, 4, 6}, {1, -4, -6}, {1, 0, 0}, {1, 1 << 30, 1 << 30}}) {
+    CHECK_THROWS(shape_mismatch, "pixel_values",
+                 network->run("get_image_features", {{"pixel_values", pixels}, {"image_grid_thw", grid(values)}}, {}));
+  }
+  const HostTensor three{{1, 3, 48}, std::vector<float>(3 * 48), {}, false};
+  CHECK_THROWS(shape_mismatch, "in a row",
+               network->run("forward", {{"input_ids", ids}, {"image_features", three}, {"image_grid_thw", grid({1, 2, 6})}}, {}));
+}
+
 TEST(clip_pooled_matches_transformers) {
   for (const std::string& name : trace_names("clip-pooled-")) {
     const Trace trace = read_trace(name);

@@ -99,6 +99,14 @@ test('5 text-to-image: each picture of a call is made again alone', async (t) =>
   await assert.rejects(recipeOptions(padded[0].recipe), { code: 'INVALID_ARGUMENT', message: /longer prompt/ })
 })
 
+test('5 image-to-image: the same, with its picture', async (t) => {
+  const pipe = await load(t, 'image-to-image', 'kandinsky-5-i2i', {})
+  pipe.resolutions = [[64, 64]]
+  const { images } = await pipe.generate({ ...tiny, ...texts, image, numInferenceSteps: 2, seed: 5 })
+  assert.match(images[0].recipe.image, /^[0-9a-f]{16}$/)
+  await replay(t, pipe, images, { image })
+})
+
 test('2.2 ControlNet: each picture of a call is made again alone, from the same embeddings and hint', async (t) => {
   const pipe = await KandinskyV22ControlnetPipeline.fromPretrained(checkpoint('kandinsky-2-2-controlnet-depth'))
   t.after(() => pipe.dispose())
