@@ -10,6 +10,7 @@ import { DepthEstimator } from '../pipelines/depth-estimator.js'
 import type { PromptPipeline, Task, TaskOptions } from '../pipelines/families.js'
 import * as kandinsky2 from '../pipelines/kandinsky2/index.js'
 import * as kandinsky3 from '../pipelines/kandinsky3/index.js'
+import * as kandinsky5 from '../pipelines/kandinsky5/index.js'
 
 const { makeHint: _, ...kandinsky2Classes } = kandinsky2
 
@@ -21,6 +22,7 @@ export const pipelineClasses = {
   DepthEstimator,
   ...kandinsky2Classes,
   ...kandinsky3,
+  ...kandinsky5,
 }
 export type PipelineName = keyof typeof pipelineClasses
 export const pipelineNames = Object.keys(pipelineClasses) as PipelineName[]

@@ -78,6 +78,19 @@ test('tensors and pictures go in, results of other methods come out', async () =
   await assert.rejects(prior.interpolate(['a cat'], [1]), { code: 'DISPOSED' })
 })
 
+test('every pipeline is there, Kandinsky 5 too', async () => {
+  const editing = await worker.Kandinsky5I2IPipeline.fromPretrained(checkpoint('kandinsky-5-i2i'), { threads: 1 })
+  const image = new RawImage(new Uint8Array(64 * 64 * 3).fill(99), 64, 64)
+  const encoded = await editing.encodePrompt({ prompt: 'make it red', image })
+  assert.deepEqual(encoded.promptEmbedsClip.shape, [1, 32])
+  await editing.dispose()
+  const names = Object.keys(library).filter((name) => /^Kandinsky.*Pipeline$/.test(name))
+  assert.deepEqual(
+    names.filter((name) => typeof worker[name]?.fromPretrained !== 'function'),
+    [],
+  )
+})
+
 test('a scheduler object is taken along', async () => {
   const scheduler = library.DDIMScheduler.fromConfig({ num_train_timesteps: 500 })
   const pipe = await worker.AutoPipelineForText2Image.fromPretrained(source, { ...loading, scheduler })
