@@ -10,6 +10,12 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 
 /** Debian 10, Ubuntu 20.04, RHEL 8: the oldest that Node's own binaries run on. */
 const OLDEST_GLIBC = [2, 28]
+/** Big Sur, the oldest that Node 20's own binaries run on. */
+const OLDEST_MACOS = 11
+/** What an addon must show. */
+const EXPORTS = /^(napi_register_module_v1|node_api_module_get_api_version_v1)$/
+/** Mach-O's ordinal of symbols that whoever loads the binary has. */
+const DYNAMIC_LOOKUP = 0xfe
 
 /**
  * `zig`: the target triple; `folder` and `file`: where node-gyp-build looks in prebuilds/; `header`: the bytes that a
@@ -70,7 +76,8 @@ export function checkBinary(file, target) {
   )
   if (!isFor) return [`it is not a binary for ${target.zig}`]
   if (target.system === 'Linux') return checkElf(file, target.libc)
-  const needed = target.system === 'Darwin' ? machLibraries(bytes) : peLibraries(file)
+  if (target.system === 'Darwin') return checkMacho(bytes)
+  const needed = peLibraries(file)
   if (needed.length === 0) return ['it needs no library, which cannot be']
   return needed.filter((name) => !LIBRARIES[target.system].test(name)).map((name) => `it needs ${name}`)
 }
@@ -89,27 +96,56 @@ function checkElf(file, libc) {
   const defined = readelf('--dyn-syms')
     .split('\n')
     .map((line) => /\b(?:GLOBAL|WEAK|UNIQUE)\s+DEFAULT\s+\d+\s+(\S+)/.exec(line)?.[1])
-    .filter(
-      (name) => name !== undefined && !/^(napi_register_module_v1|node_api_module_get_api_version_v1)$/.test(name),
-    )
+    .filter((name) => name !== undefined && !EXPORTS.test(name))
   if (defined.length > 0) faults.push(`it shows ${defined.length} symbols to other addons, such as ${defined[0]}`)
   return [...new Set(faults)]
 }
 
-/** What its load commands name, its own name included, which must be none of the builder's paths. */
-function machLibraries(bytes) {
-  const [LOAD_DYLIB, ID_DYLIB, LOAD_WEAK_DYLIB] = [0xc, 0xd, 0x80000018]
+/** What the load commands say: libraries, the oldest system, and what others in the process may see. */
+function checkMacho(bytes) {
+  const [LOAD_DYLIB, ID_DYLIB, LOAD_WEAK_DYLIB, SYMTAB, BUILD_VERSION] = [0xc, 0xd, 0x80000018, 0x2, 0x32]
+  const faults = []
   const names = []
+  let oldest
   let at = 32
   for (let command = 0; command < bytes.readUInt32LE(16); command++) {
     const kind = bytes.readUInt32LE(at)
-    const start = at + bytes.readUInt32LE(at + 8)
-    const name = () => bytes.toString('latin1', start, bytes.indexOf(0, start))
+    const text = (start) => bytes.toString('latin1', start, bytes.indexOf(0, start))
+    const name = () => text(at + bytes.readUInt32LE(at + 8))
     if (kind === LOAD_DYLIB || kind === LOAD_WEAK_DYLIB) names.push(name())
-    if (kind === ID_DYLIB && !name().startsWith('@rpath/')) names.push(name())
+    // Its own name, too, must be none of the builder's paths.
+    if (kind === ID_DYLIB && !name().startsWith('@rpath/')) faults.push(`it is called ${name()}`)
+    if (kind === BUILD_VERSION) oldest = bytes.readUInt32LE(at + 12)
+    if (kind === SYMTAB) faults.push(...checkMachoSymbols(bytes, at, text))
     at += bytes.readUInt32LE(at + 4)
   }
-  return names
+  if (names.length === 0) faults.push('it needs no library, which cannot be')
+  for (const name of names) if (!LIBRARIES.Darwin.test(name)) faults.push(`it needs ${name}`)
+  const [major, minor] = [(oldest ?? 0) >> 16, ((oldest ?? 0) >> 8) & 0xff]
+  if (oldest === undefined) faults.push('it does not say which macOS it needs')
+  else if (oldest > OLDEST_MACOS << 16) faults.push(`it needs macOS ${major}.${minor}`)
+  return faults
+}
+
+/** nlist_64: where its name is, kind, section, description, value. What is defined here and external others can see. */
+function checkMachoSymbols(bytes, command, text) {
+  const [EXTERNAL, PRIVATE_EXTERNAL, KIND, UNDEFINED, DEBUG] = [0x01, 0x10, 0x0e, 0x00, 0xe0]
+  const [symbols, count, names] = [8, 12, 16].map((offset) => bytes.readUInt32LE(command + offset))
+  const shown = []
+  const missing = []
+  for (let at = symbols; at < symbols + 16 * count; at += 16) {
+    const kind = bytes[at + 4]
+    if (kind & DEBUG || !(kind & EXTERNAL) || kind & PRIVATE_EXTERNAL) continue
+    const name = text(names + bytes.readUInt32LE(at))
+    if ((kind & KIND) !== UNDEFINED) shown.push(name)
+    else if (bytes.readUInt16LE(at + 6) >> 8 === DYNAMIC_LOOKUP && !/^_napi_/.test(name)) missing.push(name)
+  }
+  const others = shown.filter((name) => !EXPORTS.test(name.slice(1)))
+  const faults = []
+  if (shown.length === others.length) faults.push('Node finds no registration in it')
+  if (others.length > 0) faults.push(`it shows ${others.length} symbols to other addons, such as ${others[0]}`)
+  if (missing.length > 0) faults.push(`it expects ${missing.length} symbols of nobody, such as ${missing[0]}`)
+  return faults
 }
 
 function peLibraries(file) {

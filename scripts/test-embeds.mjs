@@ -280,10 +280,11 @@ function tryHost(name, host, folder) {
   write('package.json', JSON.stringify({ name: 'app', private: true, ...(module && { type: 'module' }), dependencies }))
   write('.npmrc', `@node-kandinsky:registry=${registry}\n`)
   for (const [file, text] of Object.entries(files)) write(file, text)
+  // Its shared folder would remember the registry of an earlier run.
   if (files['.yarnrc.yml'])
     write(
       '.yarnrc.yml',
-      `${files['.yarnrc.yml']}npmScopes:\n  node-kandinsky:\n    npmRegistryServer: ${registry}\n    npmMinimalAgeGate: 0\nunsafeHttpWhitelist: [127.0.0.1]\n`,
+      `${files['.yarnrc.yml']}npmScopes:\n  node-kandinsky:\n    npmRegistryServer: ${registry}\n    npmMinimalAgeGate: 0\nunsafeHttpWhitelist: [127.0.0.1]\nglobalFolder: .yarn/global\n`,
     )
   try {
     if (manager) {
