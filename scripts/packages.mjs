@@ -63,11 +63,13 @@ function modelPackage(folder) {
     .map((file) => `  '${path.basename(file, '.gguf')}': path.join(__dirname, '${file}'),\n`)
   writeFileSync(index, `const path = require('node:path')\n\nmodule.exports = {\n${lines.join('')}}\n`)
   const fields = { main: 'index.js', sideEffects: false }
-  return secondaryPackage(folder, models, `The demo models of ${manifest.name}`, fields, {
+  const made = secondaryPackage(folder, models, `The demo models of ${manifest.name}`, fields, {
     'index.js': index,
     ...Object.fromEntries(files.map((file) => [file, path.join(root, 'models', file)])),
     'THIRD_PARTY_NOTICES.md': path.join(root, 'THIRD_PARTY_NOTICES.md'),
   })
+  rmSync(index)
+  return made
 }
 
 /** `files`: from their path in the package to where they are. */
