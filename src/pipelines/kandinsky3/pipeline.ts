@@ -7,6 +7,7 @@ import { T5Tokenizer } from '../../tokenizers/t5.js'
 import { type Exact, expectOptions } from '../call/options.js'
 import { checkCallOptions, streamCall } from '../call/progress.js'
 import { attachRecipe, hashesOf, type RecipeSources } from '../call/provenance.js'
+import { Recent } from '../call/recent.js'
 import { inTurn } from '../call/turns.js'
 import { loraRecipe } from '../loading/lora.js'
 import { type ComponentsOf, callDefaults, modelIdentity, network, scheduler, tokenizer } from '../loading/parts.js'
@@ -77,6 +78,8 @@ export interface Kandinsky3Job extends CheckedCall, Runs {
 export abstract class Kandinsky3Base<
   Options extends DecodingOptions & PromptOptions,
 > extends SamplingPipeline<Kandinsky3Components> {
+  /** T5 takes longer than some steps of the UNet, and its weights are read anew each time. */
+  readonly #encoded = new Recent<EncodedPrompts>()
   /** Names of the options of `generate`. */
   abstract readonly optionNames: readonly string[]
 
@@ -118,7 +121,10 @@ export abstract class Kandinsky3Base<
     const { unet, movq, identity } = this.components
     const { guidanceScale, signal, outputType, count, prompts } = job
     const withGuidance = isGuided(guidanceScale)
-    const encoded = await encodePrompts(this.components, prompts, withGuidance, signal)
+    const { prompts: texts, negatives, given, negativeGiven } = prompts
+    const encoded = await this.#encoded.get(given || negativeGiven ? undefined : [texts, negatives, withGuidance], () =>
+      encodePrompts(this.components, prompts, withGuidance, signal),
+    )
     const forward = inParts<TextInputs & { sample: Tensor; timestep: Tensor }>(async (inputs) => {
       return (await unet.run('forward', inputs, { signal })).sample
     })
@@ -145,19 +151,24 @@ export abstract class Kandinsky3Base<
       }).finally(() => unet.releaseWeights()),
     )
     const images = await decodeImages(movq, latents, outputType, signal)
-    const texts = prompts.prompts?.map((prompt, i) => ({
-      ...{ prompt, negativePrompt: prompts.negatives?.[i] },
+    const made = texts?.map((prompt, i) => ({
+      ...{ prompt, negativePrompt: negatives?.[i] },
       ...contextRecipe(encoded.attentionMask, i),
     }))
-    const given = prompts.given && { promptEmbeds: hashesOf([prompts.given.embeds]) }
+    const hashes = given && { promptEmbeds: hashesOf([given.embeds]) }
     const { origins } = job
-    const inputs = { ...job.inputs, ...given }
+    const inputs = { ...job.inputs, ...hashes }
     attachRecipe(
       images,
       { ...decodingRecipe(job, unet, identity), ...loraRecipe(this.networks), ...job.recipe },
-      { origins, inputs, prompts: texts },
+      { origins, inputs, prompts: made },
     )
     return images
+  }
+
+  override async dispose(): Promise<void> {
+    this.#encoded.clear()
+    await super.dispose()
   }
 
   /** Checks what all tasks share. @param size default height and width */

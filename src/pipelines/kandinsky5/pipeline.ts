@@ -14,6 +14,7 @@ import { Qwen2Tokenizer } from '../../tokenizers/qwen2.js'
 import { type Exact, expectInteger, expectOptions, maxSide } from '../call/options.js'
 import { checkCallOptions, streamCall } from '../call/progress.js'
 import { attachRecipe, type RecipeSources } from '../call/provenance.js'
+import { Recent } from '../call/recent.js'
 import { inTurn } from '../call/turns.js'
 import { loraRecipe } from '../loading/lora.js'
 import {
@@ -91,6 +92,8 @@ const PATCH = 2
 export abstract class Kandinsky5Base<
   Options extends DecodingOptions & PromptOptions,
 > extends SamplingPipeline<Kandinsky5Components> {
+  /** The text encoder is larger than the transformer, and its weights are read anew each time. */
+  readonly #encoded = new Recent<Awaited<ReturnType<typeof encodePrompts>>>()
   /** Names of the options of `generate`. */
   abstract readonly optionNames: readonly string[]
 
@@ -152,6 +155,11 @@ export abstract class Kandinsky5Base<
     return { qwen: Number(in_text_dim), clip: Number(in_text_dim2) }
   }
 
+  override async dispose(): Promise<void> {
+    this.#encoded.clear()
+    await super.dispose()
+  }
+
   /**
    * Checks what all tasks share.
    * @param own size of the picture that is changed: the default height and width
@@ -192,7 +200,12 @@ export abstract class Kandinsky5Base<
   async run(job: Kandinsky5Job): Promise<RawImage[] | Tensor> {
     const { transformer, vae, identity } = this.components
     const { scheduler, generator, guidanceScale, signal, outputType, count, prompts } = job
-    const texts = await encodePrompts(this.components, prompts, isGuided(guidanceScale), signal)
+    const { given, negativeGiven, seen, ...texted } = prompts
+    const isGuidedCall = isGuided(guidanceScale)
+    // With pictures among the texts the key would be as large as they are.
+    const texts = await this.#encoded.get(given || negativeGiven || seen ? undefined : [texted, isGuidedCall], () =>
+      encodePrompts(this.components, prompts, isGuidedCall, signal),
+    )
     const { condition, ...start } = await job.begin()
     const conditions = condition && rowsOf(condition)
     // One row at a time: texts of different lengths cannot share a call.
