@@ -1,3 +1,4 @@
+import type { JobEvent, ModelEvent, ServerEvent } from '../server/index.js'
 import {
   type CliOption,
   type Invocation,
@@ -7,6 +8,7 @@ import {
   UsageError,
   weightTypeOption,
 } from './options.js'
+import { formatBytes } from './terminal.js'
 
 export const summary = 'serve pictures to programs that speak the API of OpenAI or of AUTOMATIC1111'
 export const usage = 'Usage: kandinsky serve [-m <model>] [--port N] [options]'
@@ -61,6 +63,12 @@ export const options: Record<string, CliOption> = {
     description: 'auto, cpu, cuda, cuda:1 … (default: auto)',
   },
   threads: shared.threads,
+  memory: {
+    type: 'string',
+    value: 'SIZE',
+    description:
+      'e.g. 12GB: what loaded models may take in all; those used last stay (default: two stay, whatever their size)',
+  },
   queue: {
     type: 'string',
     value: 'URL',
@@ -82,7 +90,7 @@ export const options: Record<string, CliOption> = {
   json: shared.json,
 }
 /** What workers have in a server's place. */
-const ofWorkers = ['inpaint-model', 'weights', 'device', 'threads']
+const ofWorkers = ['inpaint-model', 'weights', 'device', 'threads', 'memory']
 
 export async function run({ values, positionals, signal, json, quiet }: Invocation): Promise<void> {
   if (positionals.length > 0) throw new UsageError('serve takes no arguments without a flag: name a model with -m')
@@ -95,18 +103,15 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
   // Loaded here: no other command needs it.
   const { createServer } = await import('../server/index.js')
   await using server = await createServer({
-    ...{ models, queue, results, graceMs: graceOf(values) },
+    ...{ models, queue, results, memory: memoryOf(values), graceMs: graceOf(values) },
     host: textOption(values, 'host'),
     port,
     token: textOption(values, 'token') ?? (process.env.KANDINSKY_TOKEN || undefined),
     allowedHosts: values['allow-host'] as string[] | undefined,
     allowedOrigins: values['allow-origin'] as string[] | undefined,
-    onEvent: (event) => {
-      if (json) console.log(JSON.stringify({ type: 'job', ...event }))
-      else if (!quiet) console.error(describe(event))
-    },
+    onEvent: logTo({ json, quiet }),
   })
-  if (json) console.log(JSON.stringify({ type: 'listening', url: server.url }))
+  if (json) console.log(JSON.stringify({ type: 'listening', time: new Date().toISOString(), url: server.url }))
   else
     console.log(
       quiet ? server.url : `Listening at ${server.url} (OpenAI: ${server.url}/v1, AUTOMATIC1111: ${server.url})`,
@@ -115,18 +120,36 @@ export async function run({ values, positionals, signal, json, quiet }: Invocati
   if (!quiet && !json) console.error('Finishing what was asked for; once more to stop now.')
 }
 
-export function describe({
-  api,
-  state,
-  waitedMs,
-  ranMs,
-  pictures,
-  error,
-}: import('../server/index.js').ServerEvent): string {
+/** One line for each event: JSON on standard output, or words on standard error. */
+export function logTo({ json, quiet }: Pick<Invocation, 'json' | 'quiet'>) {
+  return (event: ServerEvent): void => {
+    const time = new Date().toISOString()
+    if (json) console.log(JSON.stringify({ type: event.event, time, ...event }))
+    else if (!quiet) console.error(event.event === 'job' ? describeJob(event) : describeModel(event))
+  }
+}
+
+function describeJob({ api, state, waitedMs, ranMs, pictures, error }: JobEvent): string {
   const times = `waited ${(waitedMs / 1000).toFixed(1)} s, ran ${(ranMs / 1000).toFixed(1)} s`
   return `${api}: ${state}, ${pictures} ${pictures === 1 ? 'picture' : 'pictures'}, ${times}${error ? `: ${error}` : ''}`
 }
 
+function describeModel({ model, task, state, ms, bytes }: ModelEvent): string {
+  const takes = bytes === undefined ? '' : `, about ${formatBytes(bytes)}`
+  return `${model} (${task}): ${state} in ${(ms / 1000).toFixed(1)} s${takes}`
+}
+
+/** In bytes. */
+export function memoryOf(values: Invocation['values']): number | undefined {
+  const text = textOption(values, 'memory')
+  if (text === undefined) return undefined
+  const [, number, unit] = /^(\d+(?:\.\d+)?) ?(GB|MB)$/i.exec(text) ?? []
+  const bytes = Number(number) * (unit?.toUpperCase() === 'MB' ? 1e6 : 1e9)
+  if (!(bytes > 0)) throw new UsageError(`expected a size as 12GB or 500MB for --memory but received ${text}`)
+  return bytes
+}
+
+/** Where jobs wait and pictures go; nothing of both for this process. */
 export function queueOf(values: Invocation['values']) {
   const queue = textOption(values, 'queue') ?? (process.env.KANDINSKY_QUEUE || undefined)
   const results = textOption(values, 'results')

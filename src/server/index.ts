@@ -15,10 +15,10 @@ import { about, page } from './page.js'
 import { Service, type ServiceOptions } from './service.js'
 
 export type { JobLimits } from './jobs.js'
-export type { ServerModel } from './models.js'
+export type { ModelEvent, ModelLimits, ServerModel } from './models.js'
 export { createQueueWorker, type QueueWorker, type QueueWorkerOptions } from './queue-worker.js'
 export type { ResultStore } from './results.js'
-export type { ServerEvent } from './service.js'
+export type { JobEvent, ServerEvent } from './service.js'
 
 /** Models, limits and guards of a picture server. */
 export interface HandlerOptions extends ServiceOptions, GuardOptions {
@@ -41,6 +41,7 @@ const optionNames = [
   ...[
     'models',
     'maxLoaded',
+    'memory',
     'maxSide',
     'maxInputBytes',
     'queue',
@@ -67,7 +68,7 @@ function handlerOf(options: HandlerOptions): { handler: Handler; service: Servic
   const service: Service = new Service({
     ...rest,
     onEvent(event) {
-      metrics.record(event)
+      if (event.event === 'job') metrics.record(event)
       onEvent?.(event)
     },
   })

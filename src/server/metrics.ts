@@ -2,14 +2,14 @@
 // the server. Jobs are counted from the server's start.
 import type { Registry } from 'prom-client'
 import { KandinskyError } from '../errors.js'
-import type { ServerEvent } from './service.js'
+import type { JobEvent } from './service.js'
 
 /** In seconds: from a demo's picture to a large one on a slow machine. */
 const BUCKETS = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000]
 
 export interface Metrics {
   /** Counts a job that ended. */
-  record(event: ServerEvent): void
+  record(event: JobEvent): void
   /** @throws KandinskyError `FILE_NOT_FOUND` where the library is not installed */
   text(): Promise<{ type: string; text: string }>
 }
@@ -51,7 +51,7 @@ function collect(client: typeof import('prom-client'), size: () => Promise<numbe
   })
   return {
     registry,
-    record({ api, state, waitedMs, ranMs, pictures: made }: ServerEvent) {
+    record({ api, state, waitedMs, ranMs, pictures: made }: JobEvent) {
       jobs.inc({ api, state })
       pictures.inc(made)
       waited.observe({ api, state }, waitedMs / 1000)

@@ -1,10 +1,14 @@
 // The models that a server draws with, by name. Pipelines are loaded when they are first needed; those that were not used
 // for longest make room.
-import { KandinskyError } from '../errors.js'
+import { combineCheckpoints } from '../checkpoint/open.js'
+import { invalid, KandinskyError } from '../errors.js'
 import { loadImage, RawImage } from '../images/image.js'
+import { resolveDevice } from '../networks/devices.js'
 import { AutoPipeline, type AutoPretrainedOptions } from '../pipelines/auto.js'
 import type { StepEvent } from '../pipelines/call/progress.js'
+import { estimate } from '../pipelines/estimate.js'
 import { type PromptPipeline, type Task, type TaskOptions, taskFor } from '../pipelines/families.js'
+import { findPrior, openSource } from '../pipelines/loading/open.js'
 import { Generator } from '../random.js'
 import { schedulerByName } from '../schedulers/registry.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
@@ -23,16 +27,57 @@ export interface ServerModel extends Omit<AutoPretrainedOptions<Task>, 'task' | 
 export const maxInputPixels = 16 * 2 ** 20
 const SEED_BITS = 64
 
+/** What stays loaded. */
+export interface ModelLimits {
+  /** pipelines that stay loaded; a model has one for each of its tasks (default 2, beside `memory` any number) */
+  maxLoaded?: number | undefined
+  /**
+   * bytes that loaded pipelines may take in all, each as `kandinsky estimate` has it for pictures of 512 x 512, on a GPU with all
+   * of its networks at once (default: no limit)
+   */
+  memory?: number | undefined
+}
+
+/** A pipeline was loaded, or made room for another. */
+export interface ModelEvent {
+  event: 'model'
+  model: string
+  task: Task
+  state: 'loaded' | 'unloaded'
+  /** how long that took */
+  ms: number
+  /** what it is estimated to take, where memory has a limit */
+  bytes?: number | undefined
+}
+
+interface Loaded {
+  name: string
+  task: Task
+  pipe: PromptPipeline<TaskOptions[Task]>
+  scheduler: Scheduler
+  bytes: number
+}
+
 export class Models {
   readonly #models: ReadonlyMap<string, ServerModel>
-  readonly #keep: number
+  readonly #limits: { maxLoaded: number; memory: number }
+  readonly #onEvent: (event: ModelEvent) => void
   /** least recently used first */
-  readonly #loaded = new Map<string, { pipe: PromptPipeline<TaskOptions[Task]>; scheduler: Scheduler }>()
+  readonly #loaded = new Map<string, Loaded>()
+  /** in bytes, by source */
+  readonly #sizes = new Map<string, number>()
 
-  /** @param keep how many pipelines stay loaded */
-  constructor(models: ReadonlyMap<string, ServerModel>, keep: number) {
+  /** @throws KandinskyError `INVALID_ARGUMENT` for limits that are none */
+  constructor(
+    models: ReadonlyMap<string, ServerModel>,
+    { memory = Infinity, maxLoaded = memory < Infinity ? Infinity : 2 }: ModelLimits,
+    onEvent: (event: ModelEvent) => void,
+  ) {
+    for (const [what, value] of Object.entries({ memory, maxLoaded }))
+      if (typeof value !== 'number' || !(value > 0)) throw invalid(what, 'a number above 0', value)
     this.#models = models
-    this.#keep = keep
+    this.#limits = { maxLoaded, memory }
+    this.#onEvent = onEvent
   }
 
   get names(): string[] {
@@ -97,22 +142,61 @@ export class Models {
       this.#loaded.set(key, known)
       return known
     }
+    const { maxLoaded, memory } = this.#limits
+    const bytes = memory < Infinity ? await this.#bytesOf(name, task, job) : 0
+    const fits = () => this.#loaded.size < maxLoaded && sumOf(this.#loaded) + bytes <= memory
+    if (bytes > memory) {
+      const [takes, allowed] = [bytes, memory].map((value) => `${(value / 1e9).toFixed(1)} GB`)
+      throw new KandinskyError('OUT_OF_MEMORY', `${name} takes about ${takes}, where models may take ${allowed}`)
+    }
     // Room is made before it is needed.
-    while (this.#loaded.size >= this.#keep) {
-      const [oldest, { pipe }] = this.#loaded.entries().next().value!
+    while (!fits()) {
+      const [oldest, { pipe, name, task, bytes }] = this.#loaded.entries().next().value!
+      const started = performance.now()
       this.#loaded.delete(oldest)
       await pipe.dispose()
+      this.#tell({ model: name, task, state: 'unloaded', bytes }, started)
     }
+    const started = performance.now()
     const pipe = await this.#open(name, task, job)
-    const loaded = { pipe, scheduler: pipe.scheduler }
+    const loaded = { name, task, pipe, scheduler: pipe.scheduler, bytes }
     this.#loaded.set(key, loaded)
+    this.#tell({ model: name, task, state: 'loaded', bytes }, started)
     return loaded
   }
 
-  async #open(name: string, task: Task, job: Job) {
+  #tell({ bytes, ...event }: Omit<ModelEvent, 'event' | 'ms'>, started: number): void {
+    const known = bytes === 0 ? {} : { bytes }
+    this.#onEvent({ event: 'model', ...event, ms: Math.round(performance.now() - started), ...known })
+  }
+
+  #sourceOf(name: string, task: Task) {
     const { source, inpainting = source, ...options } = this.#models.get(name)!
+    return { source: task === 'inpainting' ? inpainting : source, options }
+  }
+
+  /** Found without loading it. */
+  async #bytesOf(name: string, task: Task, job: Job): Promise<number> {
+    const { source, options } = this.#sourceOf(name, task)
+    const known = this.#sizes.get(source)
+    if (known !== undefined) return known
+    const from = { ...options, signal: job.signal }
+    const checkpoint = await openSource(source, from)
+    const decoder = checkpoint.side('prior') ? undefined : checkpoint.side('decoder')
+    const prior = options.prior ?? (decoder && (await findPrior(decoder)))
+    const elsewhere = { ...from, subfolder: undefined, revision: undefined }
+    const whole = prior === undefined ? checkpoint : combineCheckpoints(checkpoint, await openSource(prior, elsewhere))
+    const { disk, memory } = await estimate(whole, { weights: options.weights, signal: job.signal })
+    const compute = Math.max(...memory.stages.map((stage) => stage.compute))
+    const bytes = resolveDevice(options.device) === 'cpu' ? memory.peak : disk.total + compute
+    this.#sizes.set(source, bytes)
+    return bytes
+  }
+
+  async #open(name: string, task: Task, job: Job) {
+    const { source, options } = this.#sourceOf(name, task)
     try {
-      return await AutoPipeline.fromPretrained<Task>(task === 'inpainting' ? inpainting : source, {
+      return await AutoPipeline.fromPretrained<Task>(source, {
         ...options,
         task,
         signal: job.signal,
@@ -128,6 +212,10 @@ export class Models {
       throw error
     }
   }
+}
+
+function sumOf(loaded: ReadonlyMap<string, Loaded>): number {
+  return [...loaded.values()].reduce((sum, { bytes }) => sum + bytes, 0)
 }
 
 async function mixOf(parts: readonly MixPart[]) {

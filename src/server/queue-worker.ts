@@ -6,8 +6,7 @@ import { KandinskyError } from '../errors.js'
 import { expectOptions } from '../pipelines/call/options.js'
 import { RequestError } from './fields.js'
 import { Job } from './jobs.js'
-import type { ServerModel } from './models.js'
-import { Models } from './models.js'
+import { type ModelLimits, Models, type ServerModel } from './models.js'
 import {
   CANCELLED,
   cancelledKey,
@@ -29,18 +28,16 @@ import { openResults, type ResultStore } from './results.js'
 import { eventOf, explain, modelsOf, type ServerEvent } from './service.js'
 
 /** A worker's models, and where its jobs come from. */
-export interface QueueWorkerOptions {
+export interface QueueWorkerOptions extends ModelLimits {
   /** `redis://…`, as the servers have it */
   queue: string
   /** a folder that the servers reach, too, `s3://bucket/prefix`, or a store of your own */
   results: string | ResultStore
   /** sources by the names that servers have (default: the packaged demo) */
   models?: Readonly<Record<string, string | ServerModel>> | undefined
-  /** pipelines that stay loaded; a model has one for each of its tasks (default 2) */
-  maxLoaded?: number | undefined
   /** on closing, how long the job may still take before it is given back, in ms (default: as long as it does) */
   graceMs?: number | undefined
-  /** called with every job that ends here */
+  /** called with every job that ends here, and every model that is loaded or makes room */
   onEvent?: ((event: ServerEvent) => void) | undefined
 }
 
@@ -62,12 +59,12 @@ const PREVIEW_MS = 3_600_000
  * @throws KandinskyError `INVALID_ARGUMENT`; `FILE_NOT_FOUND` unless `bullmq` and `ioredis` are installed beside this package
  */
 export async function createQueueWorker(options: QueueWorkerOptions): Promise<QueueWorker> {
-  expectOptions(options, ['queue', 'results', 'models', 'maxLoaded', 'graceMs', 'onEvent'])
+  expectOptions(options, ['queue', 'results', 'models', 'maxLoaded', 'memory', 'graceMs', 'onEvent'])
   const { queue: url, graceMs = Infinity, onEvent } = options
   if (typeof url !== 'string') throw new KandinskyError('INVALID_ARGUMENT', 'Expected a URL for queue')
   const { Queue, Worker, DelayedError, WaitingError, UnrecoverableError } = await loadBullMq()
   const store = await openResults(options.results)
-  const models = new Models(modelsOf(options.models), options.maxLoaded ?? 2)
+  const models = new Models(modelsOf(options.models), options, (event) => onEvent?.(event))
   const redis = await connect(url, true)
   const listener = await connect(url, true)
   const base = { connection: redis, prefix: PREFIX }

@@ -7,13 +7,16 @@ import { schedulerByName } from '../schedulers/registry.js'
 import { type Fields, RequestError } from './fields.js'
 import { Job, type JobLimits, type JobQueue } from './jobs.js'
 import { LocalQueue } from './local-queue.js'
-import { Models, type ServerModel } from './models.js'
+import { type ModelEvent, type ModelLimits, Models, type ServerModel } from './models.js'
 import { RedisQueue } from './redis-queue.js'
 import type { PictureRequest } from './request.js'
 import type { ResultStore } from './results.js'
 
-/** What happened, for logs: one object per job. */
-export interface ServerEvent {
+/** What happened, for logs. */
+export type ServerEvent = JobEvent | ModelEvent
+
+/** A job ended. */
+export interface JobEvent {
   event: 'job'
   id: string
   api: string
@@ -25,11 +28,9 @@ export interface ServerEvent {
   error?: string | undefined
 }
 
-export interface ServiceOptions extends JobLimits {
+export interface ServiceOptions extends JobLimits, ModelLimits {
   /** sources by the names that clients use; the first is the default (default: the packaged demo) */
   models?: Readonly<Record<string, string | ServerModel>> | undefined
-  /** pipelines that stay loaded; a model has one for each of its tasks (default 2) */
-  maxLoaded?: number | undefined
   /** largest width and height that may be asked for, in pixels (default 2048) */
   maxSide?: number | undefined
   /** bytes of start pictures, masks and mixes that jobs bring and keep until they are over (default 512 MiB) */
@@ -40,7 +41,7 @@ export interface ServiceOptions extends JobLimits {
   results?: string | ResultStore | undefined
   /** on closing, how long jobs may still take, in ms (default: as long as they do) */
   graceMs?: number | undefined
-  /** called with every job that ends */
+  /** called with every job that ends, and every model that is loaded or makes room */
   onEvent?: ((event: ServerEvent) => void) | undefined
 }
 
@@ -70,7 +71,8 @@ export class Service {
   constructor(options: ServiceOptions) {
     const {
       models,
-      maxLoaded = 2,
+      maxLoaded,
+      memory,
       maxSide = 2048,
       maxInputBytes = 512 * 2 ** 20,
       queue,
@@ -79,7 +81,7 @@ export class Service {
       onEvent,
       ...limits
     } = options
-    this.models = new Models(modelsOf(models), maxLoaded)
+    this.models = new Models(modelsOf(models), { maxLoaded, memory }, (event) => onEvent?.(event))
     const onEnd = (job: Job) => onEvent?.(eventOf(job))
     this.jobs =
       queue === undefined
@@ -206,7 +208,7 @@ function clientOf(c: Context): string {
   return incoming?.socket?.remoteAddress ?? 'unknown'
 }
 
-export function eventOf(job: Job): ServerEvent {
+export function eventOf(job: Job): JobEvent {
   const { id, api, state, created, started, ended = created, pictures, error } = job
   const message = state === 'failed' ? (error instanceof Error ? error.message : String(error)) : undefined
   return {

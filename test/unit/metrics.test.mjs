@@ -8,7 +8,7 @@ test('/metrics counts jobs by how they ended, and needs the token', async (t) =>
   const handler = createHandler({
     token: 'secret',
     models: { demo: { source: 'demo', threads: 1, device: 'cpu' } },
-    onEvent: (event) => events.push(event.state),
+    onEvent: ({ event, state }) => event === 'job' && events.push(state),
   })
   t.after(() => handler.close())
   const ask = (path, body, headers = { Authorization: 'Bearer secret' }) =>

@@ -170,7 +170,7 @@ test('cancelling crosses machines, waiting or running, and is remembered', async
   await fetch(`${other}/jobs/${waiting.id}`, { method: 'DELETE' })
   for (const url of [one, other]) assert.equal((await until(`${url}/jobs/${waiting.id}`, isOver)).state, 'cancelled')
   const events = []
-  await workerOf(t, { onEvent: (event) => events.push(event) })
+  await workerOf(t, { onEvent: (event) => event.event === 'job' && events.push(event) })
   const running = await post(`${one}/jobs`, { prompt: 'a cat', steps: 1000, n: 4 })
   await until(`${other}/jobs/${running.id}`, ({ state }) => state === 'running')
   await fetch(`${other}/jobs/${running.id}`, { method: 'DELETE' })

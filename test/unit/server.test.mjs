@@ -350,7 +350,7 @@ test('jobs mix texts and pictures by weight, as the library does', async (t) => 
 
 test('a client that disconnects ends its own job and no other', async (t) => {
   const events = []
-  const url = await server(t, { onEvent: (event) => events.push(event) })
+  const url = await server(t, { onEvent: (event) => event.event === 'job' && events.push(event) })
   const leaving = new AbortController()
   const left = fetch(`${url}/v1/images/generations`, {
     method: 'POST',
@@ -405,6 +405,45 @@ test('finished jobs leave when they were kept long enough or take too much', asy
     ids.push(id)
   }
   assert.deepEqual(await Promise.all(ids.map(async (id) => (await fetch(`${url}/jobs/${id}`)).status)), [404, 200])
+})
+
+test('models stay loaded within the memory that they may take; those used last stay', async (t) => {
+  const demo = { source: 'demo', threads: 1, device: 'cpu' }
+  const serverWith = async (memory) => {
+    const events = []
+    const url = await server(t, { models: { one: demo, two: demo }, memory, onEvent: (event) => events.push(event) })
+    const ask = (model) => post(`${url}/v1/images/generations`, { ...quick, model })
+    return { ask, events, told: () => events.filter(({ event }) => event === 'model') }
+  }
+  const room = await serverWith(100e9)
+  for (const model of ['one', 'two', 'one']) assert.equal((await room.ask(model)).status, 200)
+  const [{ bytes }] = room.told()
+  assert.deepEqual(
+    room.told().map(({ model, state }) => `${model} ${state}`),
+    ['one loaded', 'two loaded'],
+  )
+  const narrow = await serverWith(1.5 * bytes)
+  for (const model of ['one', 'two', 'two', 'one']) assert.equal((await narrow.ask(model)).status, 200)
+  assert.deepEqual(
+    narrow.told().map(({ model, state }) => `${model} ${state}`),
+    ['one loaded', 'one unloaded', 'two loaded', 'two unloaded', 'one loaded'],
+  )
+  const none = await serverWith(0.5 * bytes)
+  assert.equal((await (await none.ask('one')).json()).error.code, 'OUT_OF_MEMORY')
+  assert.match(none.events[0].error, /^one takes about 0\.\d GB, where models may take 0\.\d GB$/)
+  await assert.rejects(createServer({ port: 0, memory: 0 }), { code: 'INVALID_ARGUMENT' })
+})
+
+test('a server that is closed finishes what fits into the grace time, and ends the rest with 503', async () => {
+  const { url, close } = await createServer({ port: 0, graceMs: 300 })
+  const long = post(`${url}/v1/images/generations`, { ...quick, steps: 1000, n: 4 })
+  const waiting = post(`${url}/v1/images/generations`, quick)
+  while ((await get(`${url}/healthz`)).jobs < 2);
+  await close()
+  for (const answer of await Promise.all([long, waiting])) {
+    assert.equal(answer.status, 503)
+    assert.equal((await answer.json()).error.code, 'shutting_down')
+  }
 })
 
 test('pages of other sites and names of theirs are refused; a token is asked for', async () => {
@@ -509,5 +548,13 @@ test('the command listens, tells of jobs, finishes them when it is stopped', asy
   assert.equal((await drawing).status, 200)
   const [code] = await once(child, 'exit')
   assert.equal(code, 0)
-  assert.match(output, /"state":"done"/)
+  const lines = output
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  assert.deepEqual(
+    lines.map(({ type, state }) => state ?? type),
+    ['listening', 'loaded', 'done'],
+  )
+  for (const { time } of lines) assert.ok(Date.now() - Date.parse(time) < 60_000)
 })
