@@ -118,11 +118,12 @@ export abstract class Kandinsky3Base<
 
   /** Does what was checked. */
   async run(job: Kandinsky3Job): Promise<RawImage[] | Tensor> {
-    const { unet, movq, identity } = this.components
+    const { unet, movq, textEncoder, identity } = this.components
     const { guidanceScale, signal, outputType, count, prompts } = job
     const withGuidance = isGuided(guidanceScale)
     const { prompts: texts, negatives, given, negativeGiven } = prompts
-    const encoded = await this.#encoded.get(given || negativeGiven ? undefined : [texts, negatives, withGuidance], () =>
+    const inputs = [texts, negatives, withGuidance, loraRecipe([textEncoder])]
+    const encoded = await this.#encoded.get(given || negativeGiven ? undefined : inputs, () =>
       encodePrompts(this.components, prompts, withGuidance, signal),
     )
     const forward = inParts<TextInputs & { sample: Tensor; timestep: Tensor }>(async (inputs) => {
@@ -157,11 +158,10 @@ export abstract class Kandinsky3Base<
     }))
     const hashes = given && { promptEmbeds: hashesOf([given.embeds]) }
     const { origins } = job
-    const inputs = { ...job.inputs, ...hashes }
     attachRecipe(
       images,
       { ...decodingRecipe(job, unet, identity), ...loraRecipe(this.networks), ...job.recipe },
-      { origins, inputs, prompts: made },
+      { origins, inputs: { ...job.inputs, ...hashes }, prompts: made },
     )
     return images
   }

@@ -198,12 +198,13 @@ export abstract class Kandinsky5Base<
 
   /** Does what was checked. */
   async run(job: Kandinsky5Job): Promise<RawImage[] | Tensor> {
-    const { transformer, vae, identity } = this.components
+    const { transformer, vae, textEncoder, textEncoder2, identity } = this.components
     const { scheduler, generator, guidanceScale, signal, outputType, count, prompts } = job
     const { given, negativeGiven, seen, ...texted } = prompts
     const isGuidedCall = isGuided(guidanceScale)
     // With pictures among the texts the key would be as large as they are.
-    const texts = await this.#encoded.get(given || negativeGiven || seen ? undefined : [texted, isGuidedCall], () =>
+    const inputs = [texted, isGuidedCall, loraRecipe([textEncoder, textEncoder2])]
+    const texts = await this.#encoded.get(given || negativeGiven || seen ? undefined : inputs, () =>
       encodePrompts(this.components, prompts, isGuidedCall, signal),
     )
     const { condition, ...start } = await job.begin()
