@@ -6,6 +6,22 @@
 
 namespace kandinsky::addon {
 
+namespace {
+
+// Made before they are needed: copies of them take no memory.
+const Error not_enough_memory(ErrorCode::out_of_memory, "Not enough memory");
+const Error unknown_exception(ErrorCode::internal, "Unknown exception");
+
+Error to_error(const std::exception& error) {
+  try {
+    return Error(ErrorCode::internal, error.what());
+  } catch (const std::bad_alloc&) {
+    return not_enough_memory;
+  }
+}
+
+}  // namespace
+
 std::optional<Error> catch_error(const std::function<void()>& body) {
   try {
     body();
@@ -14,13 +30,13 @@ std::optional<Error> catch_error(const std::function<void()>& body) {
   } catch (const Napi::Error&) {
     throw;  // already JavaScript's own
   } catch (const std::bad_alloc&) {
-    return Error(ErrorCode::out_of_memory, "Not enough memory");
-  } catch (const std::length_error& error) {
-    return Error(ErrorCode::out_of_memory, std::string("Not enough memory (") + error.what() + ")");
+    return not_enough_memory;
+  } catch (const std::length_error&) {
+    return not_enough_memory;
   } catch (const std::exception& error) {
-    return Error(ErrorCode::internal, error.what());
+    return to_error(error);
   } catch (...) {
-    return Error(ErrorCode::internal, "Unknown exception");
+    return unknown_exception;
   }
   return std::nullopt;
 }

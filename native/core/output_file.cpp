@@ -1,7 +1,10 @@
 #include "core/output_file.h"
 
 #include <filesystem>
+#include <memory>
+#include <new>
 #include <random>
+#include <vector>
 
 #include "core/error.h"
 
@@ -12,6 +15,7 @@
 
 #include <algorithm>
 #else
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -64,15 +68,18 @@ static bool is_partial_name(const std::string& name, const std::string& prefix) 
          name.compare(prefix.size() + random_digits, suffix.size(), suffix) == 0;
 }
 
+/// What is in a folder; nothing if it cannot be read.
+static std::vector<std::string> names_in(const fs::path& folder);
+
 /// Deletes a file that no living process writes. False if one does.
 static bool remove_unless_locked(const fs::path& file);
 
 /// Throws if somebody is writing the same target.
 void OutputFile::clear_leftovers() const {
-  std::error_code ignored;
   const std::string prefix = partial_prefix(path_);
-  for (const auto& entry : fs::directory_iterator(folder_of(path_), ignored))
-    if (is_partial_name(entry.path().filename().u8string(), prefix) && !remove_unless_locked(entry.path()))
+  const fs::path folder = folder_of(path_);
+  for (const std::string& name : names_in(folder))
+    if (is_partial_name(name, prefix) && !remove_unless_locked(folder / fs::u8path(name)))
       refuse("it is being written already");
 }
 
@@ -81,6 +88,13 @@ void OutputFile::refuse(const std::string& what) const {
 }
 
 #ifdef _WIN32
+
+static std::vector<std::string> names_in(const fs::path& folder) {
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) names.push_back(entry.path().filename().u8string());
+  return names;
+}
 
 static std::string last_error() { return "error " + std::to_string(GetLastError()); }
 
@@ -145,6 +159,15 @@ class FolderLock {
   static constexpr int attempts = 200;
   int descriptor_;
 };
+
+// Not std::filesystem's iterator: libstdc++ ends the process where that gets no memory.
+static std::vector<std::string> names_in(const fs::path& folder) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(folder.c_str()), ::closedir);
+  if (!directory && errno == ENOMEM) throw std::bad_alloc();
+  std::vector<std::string> names;
+  while (const dirent* entry = directory ? ::readdir(directory.get()) : nullptr) names.emplace_back(entry->d_name);
+  return names;
+}
 
 static bool remove_unless_locked(const fs::path& file) {
   const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <exception>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -24,8 +23,8 @@ void parallel_ranges(int64_t count, int64_t smallest, int threads, const std::fu
   for (int64_t index = 1; index < ranges; ++index) {
     try {
       workers.emplace_back(run, index);
-    } catch (const std::system_error&) {
-      run(index);  // no thread to be had: slower, not wrong
+    } catch (const std::exception&) {
+      run(index);  // no thread, or no memory for one, to be had: slower, not wrong
     }
   }
   run(0);

@@ -23,8 +23,10 @@ bool may_be_mapped(const TensorSource& source) {
 WeightStore::WeightStore(const std::string& component, const std::vector<TensorSource>& sources)
     : component_(component), describing_(false) {
   for (const TensorSource& source : sources) weights_[source.name].source = source;
-  context_.reset(ggml_init({(weights_.size() + 1) * ggml_tensor_overhead(), nullptr, true}));
-  if (!context_) fail(ErrorCode::out_of_memory, "{}: no memory for {} tensors", component, weights_.size());
+  // ggml_init would assert that it gets its memory; here a lack of it throws.
+  const size_t bytes = (weights_.size() + 1) * ggml_tensor_overhead();
+  arena_.reset(new std::byte[bytes]);
+  context_.reset(ggml_init({bytes, arena_.get(), true}));
 }
 
 WeightStore::WeightStore(const std::string& component, const std::set<std::string>* stored)

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -85,6 +86,7 @@ class WeightStore {
   uint64_t bytes_ = 0;
   bool is_f32_ = true;
   std::vector<std::shared_ptr<const MappedFile>> mappings_;
+  std::unique_ptr<std::byte[]> arena_;  // of the context
   ggml_context_ptr context_;
   std::vector<ggml_backend_buffer_ptr> buffers_;  // freed before the mappings they point into
 };
