@@ -46,7 +46,8 @@ Graph::Graph(Device& device, const HostTensors& inputs, const std::vector<std::s
 
 ggml_context* Graph::new_context(size_t bytes) {
   // ggml_init would assert that it gets its memory; here a lack of it throws. Only what is used of it is ever touched.
-  arenas_.emplace_back(new std::byte[bytes]);
+  std::unique_ptr<std::byte[]> arena(new std::byte[bytes]);
+  arenas_.push_back(std::move(arena));
   return ggml_init({bytes, arenas_.back().get(), true});
 }
 
