@@ -120,11 +120,15 @@ function apply({ layer, kind, erases, colour, size, points }) {
     context.globalCompositeOperation = erases ? 'destination-out' : 'source-over'
     context.strokeStyle = layer === 'mask' ? 'white' : colour
     Object.assign(context, { lineWidth: size, lineCap: 'round', lineJoin: 'round' })
+    context.fillStyle = context.strokeStyle
+    const [[x, y], ...rest] = points
+    // Where it began, as a line of no length is not drawn by every browser.
     context.beginPath()
-    const [[x, y]] = points
-    // A point alone is a line of no length, with round ends.
+    context.arc(x, y, size / 2, 0, 2 * Math.PI)
+    context.fill()
+    context.beginPath()
     context.moveTo(x, y)
-    for (const [nextX, nextY] of points) context.lineTo(nextX, nextY)
+    for (const [nextX, nextY] of rest) context.lineTo(nextX, nextY)
     context.stroke()
   }
   context.restore()
