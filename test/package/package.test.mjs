@@ -36,10 +36,10 @@ test('the tarball holds what runs and what is read, and no sources of a build', 
   )
 })
 
-test('a user downloads less than 25 MB, of which a production install can leave out all but 6', () => {
+test('a user downloads less than 25 MB, of which a production install can leave out all but 4', () => {
   const megabytes = (...names) => names.reduce((sum, each) => sum + statSync(tarballs[each]).size, 0) / 1e6
   assert.ok(megabytes(name, addonPackage, modelPackage) < 25)
-  assert.ok(megabytes(name, addonPackage) < 6)
+  assert.ok(megabytes(name, addonPackage) < 4)
 })
 
 test('a package for each platform and one for the demo models are optional, at exactly this version', () => {
