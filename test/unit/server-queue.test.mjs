@@ -19,23 +19,37 @@ const models = { demo: { source: 'demo', inpainting: 'demo-inpaint', threads: 1,
 let queue
 let redis
 
-before(async () => {
+async function freePort() {
   const probe = net.createServer().listen(0, '127.0.0.1')
   await once(probe, 'listening')
   const { port } = probe.address()
   probe.close()
+  return port
+}
+
+async function startRedis(port) {
   const options = ['--port', port, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', folder]
-  redis = spawn('redis-server', options.map(String), { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn('redis-server', options.map(String), { stdio: ['ignore', 'pipe', 'inherit'] })
   let output = ''
-  for await (const text of redis.stdout.setEncoding('utf8')) {
+  for await (const text of child.stdout.setEncoding('utf8')) {
     output += text
     if (output.includes('Ready to accept')) break
   }
+  return child
+}
+
+async function stop(child) {
+  child.kill()
+  if (child.exitCode === null) await once(child, 'exit')
+}
+
+before(async () => {
+  const port = await freePort()
+  redis = await startRedis(port)
   queue = `redis://127.0.0.1:${port}`
 })
 after(async () => {
-  redis.kill()
-  if (redis.exitCode === null) await once(redis, 'exit')
+  await stop(redis)
   rmSync(folder, { recursive: true, force: true })
 })
 
@@ -251,6 +265,22 @@ test('limits hold for the whole queue; what was kept long enough is deleted, its
   assert.equal(files(), before + 1)
   await until(`${url}/jobs/${id}`, ({ error }) => error?.code === 'not_found')
   while (files() > before) await sleep(20)
+})
+
+test('a Redis that went away is 503, and all goes on when it is back', async (t) => {
+  const port = await freePort()
+  const away = { queue: `redis://127.0.0.1:${port}` }
+  const first = await startRedis(port)
+  const url = await serverOf(t, away)
+  await workerOf(t, away)
+  await stop(first)
+  assert.equal((await fetch(`${url}/healthz`)).status, 503)
+  const draw = () => post(`${url}/v1/images/generations`, { prompt: 'a cat', steps: 2 })
+  assert.equal((await draw()).error.code, 'queue_unreachable')
+  const second = await startRedis(port)
+  t.after(() => stop(second))
+  while ((await fetch(`${url}/healthz`)).status !== 200) await sleep(20)
+  assert.equal((await draw()).data.length, 1)
 })
 
 test('what a queue needs is said: results, a Redis that is there, flags of a worker', async () => {
