@@ -12,7 +12,13 @@ namespace kandinsky {
 
 /// JSON null is represented by the key's absence. Integers and reals are kept apart as the file spells them; readers
 /// of reals accept integers.
-using Value = std::variant<bool, int64_t, double, std::string, std::vector<bool>, std::vector<int64_t>,
+/// A type of its own, because libstdc++ takes a variant of nothing but plain strings and vectors for one that always has a
+/// value, and crashes where memory ends while it is copied (GCC 12).
+struct Flags : std::vector<bool> {
+  using std::vector<bool>::vector;
+  Flags(std::vector<bool> flags) : std::vector<bool>(std::move(flags)) {}
+};
+using Value = std::variant<bool, int64_t, double, std::string, Flags, std::vector<int64_t>,
                            std::vector<double>, std::vector<std::string>>;
 using Metadata = std::map<std::string, Value>;
 

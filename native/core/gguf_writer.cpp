@@ -56,6 +56,8 @@ class Header {
     for (size_t i = 0; i < list.size(); ++i) item(static_cast<const T&>(list[i]));
   }
 
+  void value(const Flags& list) { value<bool>(static_cast<const std::vector<bool>&>(list)); }
+
   std::string bytes_;
 };
 
