@@ -53,6 +53,9 @@ int __wrap_pthread_create(pthread_t* thread, const pthread_attr_t* attributes, v
 }
 }
 
+/// What ggml loses where it gets no more (core/ggml_memory.h), for LeakSanitizer.
+extern "C" const char* __lsan_default_suppressions() { return "leak:ggml_gallocr_\nleak:alloc_tensor_range\n"; }
+
 static void* taken(void* data) {
   if (!data) throw std::bad_alloc();
   return data;
