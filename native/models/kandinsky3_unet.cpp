@@ -39,6 +39,7 @@ constexpr float masked = -10000.0f;
 
 struct Kandinsky3Config {
   int64_t in_channels, out_channels, time_dim, head_dim, layers, context_dim, text_dim;
+  bool has_null_embedding;  // of the authors' own checkpoints
   std::vector<int64_t> channels;  // of each level, the outermost first
   int groups;
   /// The outermost level has no attention.
@@ -57,6 +58,7 @@ Kandinsky3Config read_config(const Config& config) {
   c.channels = level_channels_from(config);
   c.context_dim = size_from(config, "cross_attention_dim", 4096);
   c.text_dim = size_from(config, "encoder_hid_dim", 4096);
+  c.has_null_embedding = config.boolean("null_embedding", false);
   for (const int64_t channels : c.channels) {
     if (channels % c.head_dim != 0) {
       fail(ErrorCode::unsupported_model,
@@ -301,7 +303,7 @@ Kandinsky3UNet::Kandinsky3UNet(const Config& config, const Weights& w)
       conv_in_(w["conv_in"].at_least(Precision::exact), config_.in_channels, config_.first_channels(), 3),
       conv_out_(w["conv_out"].at_least(Precision::exact), config_.first_channels(), config_.out_channels, 3),
       conv_norm_out_(w["conv_norm_out"], config_.first_channels(), {config_.groups, norm_eps, 0}) {
-  if (w.has("null_embedding")) null_embedding_ = w["null_embedding"].get({config_.context_dim});
+  if (config_.has_null_embedding) null_embedding_ = w["null_embedding"].get({config_.context_dim});
   const std::vector<int64_t>& channels = config_.channels;
   const size_t levels = channels.size();
   for (size_t i = 0; i < levels; ++i) {

@@ -164,8 +164,10 @@ async function openMovq(path: string): Promise<Component> {
   const tensors = stored.map((tensor) => {
     const name = movqName(tensor.name, levels)
     // Kernels of 1 x 1 that are matrices since.
-    const isMatrix = /\.to_(q|k|v|out\.0)\.weight$/.test(name) && tensor.shape.length === 4
-    return { ...tensor, name, shape: isMatrix ? tensor.shape.slice(0, 2) : tensor.shape }
+    const { shape } = tensor
+    const isMatrix = /\.to_(q|k|v|out\.0)\.weight$/.test(name) && shape.length === 4 && shape[2] === 1 && shape[3] === 1
+    if (!isMatrix) return { ...tensor, name }
+    return { ...tensor, name, shape: shape.slice(0, 2), ...(tensor.stride && { stride: tensor.stride.slice(0, 2) }) }
   })
   const sizes = new Sizes(tensors, path)
   const types = (side: string, plain: string, kind: string) =>

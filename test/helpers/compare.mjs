@@ -16,3 +16,9 @@ export function assertClose(name, actual, expected, tolerance) {
   const values = `${actual.data[index]}, not ${expected.data[index]}`
   assert.ok(error <= tolerance, `${name}: [${index}] is ${values}; differs by ${error}, allowed is ${tolerance}`)
 }
+
+/** dB of two pictures' bytes. */
+export function psnr(a, b) {
+  const error = a.reduce((sum, value, i) => sum + (value - b[i]) ** 2, 0) / a.length
+  return 10 * Math.log10(255 ** 2 / error)
+}

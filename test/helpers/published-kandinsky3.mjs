@@ -11,7 +11,7 @@ export const { files, cases } = JSON.parse(readFileSync(`${recorded}.json`, 'utf
 export const tensors = readSafetensors(`${recorded}.safetensors`)
 
 /** The weights of a file, in the order of their seeds: [name, shape, values]. */
-function weights(file) {
+export function weights(file) {
   const { seed, tensors } = files[file]
   return tensors.map(([name, shape, factor, offset], i) => {
     const { data } = new Generator(seed + i).randn(shape)
@@ -19,16 +19,16 @@ function weights(file) {
   })
 }
 
-/** A file of torch.save: dicts of [name, shape, values], or of such dicts. */
-function torchSave(entries) {
+/** A file of torch.save: dicts of [name, shape, values, strides (default: row-major)], or of such dicts. */
+export function torchSave(entries) {
   const storages = {}
   const dict = (list) =>
     op.dict(
-      ...list.flatMap(([name, shape, values]) => {
+      ...list.flatMap(([name, shape, values, strides]) => {
         if (values === undefined) return [op.text(name), dict(shape)]
         const key = String(Object.keys(storages).length)
         storages[key] = Buffer.from(values.buffer, values.byteOffset, values.byteLength)
-        const stride = shape.map((_, i) => shape.slice(i + 1).reduce((a, b) => a * b, 1))
+        const stride = strides ?? shape.map((_, i) => shape.slice(i + 1).reduce((a, b) => a * b, 1))
         return [op.text(name), op.tensor({ key, count: values.length, shape, stride })]
       }),
     )

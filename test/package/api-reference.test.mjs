@@ -10,7 +10,7 @@ const folder = path.resolve(import.meta.dirname, '../../docs/api')
 
 for (const [page, exported] of Object.entries({ 'index.md': library, 'server.md': server }))
   test(`${page} has every name that can be imported`, () => {
-    const headings = new Set(readFileSync(path.join(folder, page), 'utf8').match(/(?<=^### )\w+/gm))
+    const headings = new Set(readFileSync(path.join(folder, page), 'utf8').match(/(?<=^### (?:`abstract` )?)\w+/gm))
     assert.deepEqual(
       Object.keys(exported).filter((name) => !headings.has(name)),
       [],

@@ -18,6 +18,7 @@ import { schedulerByName, schedulerShortNames } from '../../dist/schedulers/regi
 import { checkpoint } from '../helpers/cases.mjs'
 import { kandinskyIn, small } from '../helpers/cli.mjs'
 import { temporaryFolder } from '../helpers/files.mjs'
+import { shapesOfRuns } from '../helpers/runs.mjs'
 
 const demo = await AutoPipelineForText2Image.fromPretrained('demo', { threads: 1, device: 'cpu' })
 test.after(() => demo.dispose())
@@ -32,21 +33,8 @@ const call = {
 const pictures = async (options, pipe = demo) => (await pipe.generate({ ...call, ...options })).images
 
 /** Sides of the latents at each run of the UNet during `make`. */
-async function sidesOfRuns(make) {
-  const { unet } = demo.decoderPipe.components
-  const sides = []
-  const run = unet.run
-  unet.run = (method, inputs, options) => {
-    sides.push(inputs.sample.shape.slice(2).join('x'))
-    return run.call(unet, method, inputs, options)
-  }
-  try {
-    await make()
-  } finally {
-    unet.run = run
-  }
-  return sides
-}
+const sidesOfRuns = async (make) =>
+  (await shapesOfRuns(demo.decoderPipe.components.unet, 'sample', make)).map((shape) => shape.slice(2).join('x'))
 
 /** Both runs by hand. */
 async function byHand(first, second, options, { scale = 2, strength = 0.3 } = {}) {

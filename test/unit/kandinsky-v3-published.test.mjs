@@ -1,6 +1,6 @@
 // Inpainting, Flash and text to image from the files of Kandinsky 3's authors, against their own code.
 import assert from 'node:assert/strict'
-import { readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import test from 'node:test'
 import {
@@ -18,7 +18,7 @@ import { fixtures } from '../helpers/cases.mjs'
 import { assertClose } from '../helpers/compare.mjs'
 import { temporaryFolder } from '../helpers/files.mjs'
 import { startHub } from '../helpers/hub-server.mjs'
-import { cases, tensors, writePublished } from '../helpers/published-kandinsky3.mjs'
+import { cases, tensors, torchSave, weights, writePublished } from '../helpers/published-kandinsky3.mjs'
 
 const folder = temporaryFolder(test)
 const published = writePublished(path.join(folder, 'Kandinsky3.1'))
@@ -116,6 +116,28 @@ test('a folder of the weights alone is opened, too; what is missing is named', a
   await assert.rejects(Kandinsky3Pipeline.fromPretrained(only, f32), { message: /projection_flash\.pt/ })
   renameSync(path.join(only, 'flan_ul2_encoder'), path.join(only, 'elsewhere'))
   await assert.rejects(Kandinsky3Pipeline.fromPretrained(only, f32), { message: /flan_ul2_encoder/ })
+})
+
+test('a UNet without its null embedding is a bad file, named when it loads', async () => {
+  const only = path.join(writePublished(path.join(folder, 'no-null'), ['_flash']), 'weights')
+  writeFileSync(path.join(only, 'kandinsky3_flash.pt'), torchSave([['unet', weights('kandinsky3_flash.pt')]]))
+  await assert.rejects(Kandinsky3Pipeline.fromPretrained(only, f32), { code: 'BAD_FILE', message: /null_embedding/ })
+})
+
+test('matrices that were kernels of 1 x 1 keep their strides', async (t) => {
+  const only = path.join(writePublished(path.join(folder, 'strided'), ['']), 'weights')
+  const columnMajor = ([name, shape, values]) => {
+    if (!/\.(q|k|v|proj_out)\.weight$/.test(name)) return [name, shape, values]
+    const [rows, columns] = shape
+    const turned = values.map((_, i) => values[(i % rows) * columns + Math.floor(i / rows)])
+    return [name, shape, turned, [1, rows, 1, 1]]
+  }
+  writeFileSync(path.join(only, 'movq.pt'), torchSave(weights('movq.pt').map(columnMajor)))
+  const picture = async (folder) => {
+    const pipe = await load(t, Kandinsky3Pipeline, folder)
+    return (await pipe.generate({ prompt: 'a house', width: 64, height: 64, numInferenceSteps: 1, seed: 3 })).images[0]
+  }
+  assert.deepEqual((await picture(only)).data, (await picture(published)).data)
 })
 
 test('black stays, white changes; several prompts and pictures share a picture and its mask', async (t) => {

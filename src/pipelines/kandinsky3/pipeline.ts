@@ -136,7 +136,7 @@ export abstract class Kandinsky3Base<
         return forward({ ...text, sample, timestep: Tensor.scalar(timestep) })
       }
     }
-    const text = await unetText(unet, encoded, signal)
+    const text = await unetText(unet, encoded, withGuidance, signal)
     const alone = model(textConditioning(text, count, false), extraChannels)
     const twice = extraChannels && concatRows([extraChannels, extraChannels])
     const models = { alone, both: withGuidance ? model(textConditioning(text, count, true), twice) : alone }

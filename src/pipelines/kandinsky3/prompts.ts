@@ -180,10 +180,12 @@ interface UNetText extends EncodedPrompts {
 /**
  * What the UNet gets of the prompts. The checkpoints of the authors' own code (their config has `null_embedding`) want the
  * states projected, then zero where nothing was read; no text is not all masked there but one token, their null embedding.
+ * @param isGuided false: the negative half is not made, the positive one stands in its place
  */
 export async function unetText(
   unet: Network<'Kandinsky3UNet'>,
   encoded: EncodedPrompts,
+  isGuided: boolean,
   signal?: AbortSignal,
 ): Promise<UNetText> {
   if (unet.config.null_embedding !== true) return { ...encoded, input: 'encoder_hidden_states' }
@@ -204,7 +206,8 @@ export async function unetText(
     return { states: new Tensor(data, context.shape), mask: new Tensor(kept, mask.shape) }
   }
   const positive = await project(encoded.promptEmbeds, encoded.attentionMask)
-  const negative = await project(encoded.negativePromptEmbeds, encoded.negativeAttentionMask)
+  // Nothing reads the negative half without guidance.
+  const negative = isGuided ? await project(encoded.negativePromptEmbeds, encoded.negativeAttentionMask) : positive
   return {
     input: 'context',
     promptEmbeds: positive.states,

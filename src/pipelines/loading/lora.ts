@@ -103,9 +103,9 @@ export abstract class LoraLoader {
   }
 
   /**
-   * Merges adapters into the matrices: nothing is computed beside them any more, which saves a few percent of a step. The
-   * networks load again when they are next needed. Matrices that are quantized as stored become float16, as small changes
-   * do not survive another quantization; with the option `weights` they get that type.
+   * Merges adapters into the matrices: nothing is computed beside them any more. The networks load again when they are
+   * next needed. Matrices that are quantized as stored become float16, as small changes do not survive another
+   * quantization; with the option `weights` they get that type.
    */
   async fuseLora({ loraScale = 1, adapterNames }: FuseOptions = {}): Promise<void> {
     checkLoraWeight(loraScale, 'loraScale')

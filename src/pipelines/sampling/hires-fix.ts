@@ -23,8 +23,7 @@ export interface HiresFix {
   strength?: number | undefined
 }
 
-/** Text-to-image pipelines that can make large pictures in two runs. */
-/** Two stages in one call; see `HiresFix`. */
+/** Text-to-image pipelines that can make large pictures in two runs; see `HiresFix`. */
 export interface HiresFixOption {
   /**
    * Makes the picture small, enlarges it and goes over it at full size, for pictures larger than the model was trained on.
