@@ -2,6 +2,7 @@
 import binaries from './binaries.cjs'
 import { KandinskyError, type KandinskyErrorCode, kandinskyErrorCodes } from './errors.js'
 import { isError } from './realms.js'
+import { version } from './version.js'
 
 /** Types a weight can have in memory or in our GGUF. */
 export type WeightType = 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q6_K' | 'q5_K' | 'q4_K' | 'q5_0' | 'q4_0'
@@ -122,6 +123,8 @@ export interface GgufContent {
 export type NativeProgress = (done: number, total: number) => void
 
 export interface Binding {
+  /** of the package that the addon was built from */
+  version?: string
   /** version of ggml, whether a CUDA device can be used, and which of our own CPU kernels are (a value of KANDINSKY_CPU) */
   info(): { ggml: string; cuda: boolean; cpuVariant: string }
   devices(): DeviceInfo[]
@@ -176,6 +179,18 @@ export function binding(): Binding {
 }
 
 function loadAddon(): Binding {
+  const addon = requireAddon()
+  // They come as two packages, and the border between them is not promised.
+  if (addon.version !== version)
+    throw new KandinskyError(
+      'NATIVE_LOAD_FAILED',
+      `Expected the native addon of version ${version} but ${addonPath()} is of ${addon.version ?? 'an older one'}. ` +
+        'Install node-kandinsky again (npm install node-kandinsky); in a checkout, npm run build.',
+    )
+  return addon
+}
+
+function requireAddon(): Binding {
   try {
     return binaries.loadAddon() as Binding
   } catch (cause) {

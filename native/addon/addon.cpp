@@ -126,6 +126,7 @@ Napi::Value start(const Napi::CallbackInfo& call) {
 
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Environment(env));
+  exports.Set("version", KANDINSKY_VERSION);
   exports.Set("info", Napi::Function::New<info>(env, "info"));
   exports.Set("devices", Napi::Function::New<devices>(env, "devices"));
   exports.Set("networkClasses", Napi::Function::New<network_class_names>(env, "networkClasses"));

@@ -2,7 +2,8 @@
 //
 // ggml asserts that it gets small pieces of memory, or uses them unchecked, and so ends the process where there is none left.
 // Here a lack of it throws std::bad_alloc, which unwinds ggml's C frames (-fexceptions) and becomes OUT_OF_MEMORY. What such a
-// frame had taken before stays taken: some hundred bytes. Buffers of tensors are not concerned: ggml returns null for them.
+// frame had taken before stays taken: hundreds of bytes mostly, up to 24 KB seen. Buffers of tensors are not concerned: ggml
+// returns null for them.
 #ifndef KANDINSKY_GGML_MEMORY_H
 #define KANDINSKY_GGML_MEMORY_H
 

@@ -1,7 +1,7 @@
 // The package as npm delivers it: what is in the tarball, and that it runs where nothing can be compiled.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { cpSync, readdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync } from 'node:fs'
+import { cpSync, readdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { publint } from 'publint'
@@ -141,6 +141,24 @@ for (const options of [[], ['--no-experimental-require-module']])
     assert.equal(stdout.trim(), '128 128')
     assert.equal(stderr, '')
   })
+
+test('an addon of another version is refused, with both versions and what to do', () => {
+  const file = path.join(installed, 'dist/version.js')
+  const code = readFileSync(file, 'utf8')
+  writeFileSync(file, code.replace(manifest.version, '99.0.0'))
+  try {
+    const { stdout } = runScript(
+      app,
+      'version.mjs',
+      `import { listDevices } from '${name}'
+       try { listDevices() } catch (error) { console.log(error.code, error.message) }`,
+    )
+    assert.match(stdout, /^NATIVE_LOAD_FAILED Expected the native addon of version 99\.0\.0 but .* is of \d/)
+    assert.ok(stdout.includes(`is of ${manifest.version}. Install`), stdout)
+  } finally {
+    writeFileSync(file, code)
+  }
+})
 
 test('import and require in one process share pictures, errors and the addon', () => {
   const { status, stderr } = runScript(
