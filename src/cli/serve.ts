@@ -1,4 +1,4 @@
-import type { JobEvent, ModelEvent, ServerEvent } from '../server/index.js'
+import type { FailureEvent, JobEvent, ModelEvent, ServerEvent } from '../server/index.js'
 import {
   type CliOption,
   type Invocation,
@@ -125,8 +125,23 @@ export function logTo({ json, quiet }: Pick<Invocation, 'json' | 'quiet'>) {
   return (event: ServerEvent): void => {
     const time = new Date().toISOString()
     if (json) console.log(JSON.stringify({ type: event.event, time, ...event }))
-    else if (!quiet) console.error(event.event === 'job' ? describeJob(event) : describeModel(event))
+    else if (!quiet) console.error(describe(event))
   }
+}
+
+function describe(event: ServerEvent): string {
+  switch (event.event) {
+    case 'job':
+      return describeJob(event)
+    case 'model':
+      return describeModel(event)
+    case 'failure':
+      return describeFailure(event)
+  }
+}
+
+function describeFailure({ method, path, status, error }: FailureEvent): string {
+  return `${method} ${path}: ${status}: ${error}`
 }
 
 function describeJob({ api, state, waitedMs, ranMs, pictures, error }: JobEvent): string {

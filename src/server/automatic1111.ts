@@ -11,7 +11,7 @@ import { Fields, RequestError } from './fields.js'
 import type { Job } from './jobs.js'
 import { decode, maskOf } from './models.js'
 import type { PictureRequest } from './request.js'
-import { enlarge, explain, fractionOf, readJson, refuse, type Service, toBase64 } from './service.js'
+import { enlarge, fractionOf, readJson, refuse, type Service, toBase64 } from './service.js'
 
 const API = 'automatic1111'
 /** Fields that have an effect here. Clients send dozens of others, which `info` names as ignored. */
@@ -40,10 +40,9 @@ export function automatic1111(service: Service): { api: Hono; internal: Hono } {
   const tasks = new Tasks()
   const [app, internal] = [new Hono(), tasks.routes(service)]
   for (const each of [app, internal])
-    each.onError((cause, c) => {
-      const error = explain(cause)
-      return refuse(c, service, { error: error.code, detail: error.message, errors: error.message }, error)
-    })
+    each.onError((thrown, c) =>
+      refuse(c, service, thrown, ({ code, message }) => ({ error: code, detail: message, errors: message })),
+    )
 
   for (const kind of ['txt2img', 'img2img'] as const)
     app.post(`/${kind}`, async (c) => {

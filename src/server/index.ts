@@ -18,7 +18,7 @@ export type { JobLimits } from './jobs.js'
 export type { ModelEvent, ModelLimits, ServerModel } from './models.js'
 export { createQueueWorker, type QueueWorker, type QueueWorkerOptions } from './queue-worker.js'
 export type { ResultStore } from './results.js'
-export type { JobEvent, ServerEvent } from './service.js'
+export type { FailureEvent, JobEvent, ServerEvent } from './service.js'
 
 /** Models, limits and guards of a picture server. */
 export interface HandlerOptions extends ServiceOptions, GuardOptions {

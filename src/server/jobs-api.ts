@@ -16,10 +16,7 @@ const formats = ['png', 'jpeg', 'webp'] as const
 
 export function jobsApi(service: Service): Hono {
   const app = new Hono()
-  app.onError((cause, c) => {
-    const error = explain(cause)
-    return refuse(c, service, { error: errorOf(error) }, error)
-  })
+  app.onError((thrown, c) => refuse(c, service, thrown, (error) => ({ error: errorOf(error) })))
   app.post('/', async (c) => {
     const fields = new Fields(await readJson(c))
     fields.expect(fieldNames)

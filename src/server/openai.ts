@@ -25,10 +25,7 @@ interface Answer {
 
 export function openAi(service: Service): Hono {
   const app = new Hono()
-  app.onError((cause, c) => {
-    const error = explain(cause)
-    return refuse(c, service, errorBody(error), error)
-  })
+  app.onError((thrown, c) => refuse(c, service, thrown, errorBody))
   app.get('/models', (c) => c.json({ object: 'list', data: service.models.names.map(describe) }))
   app.get('/models/:model', (c) => c.json(describe(service.models.expect(c.req.param('model')))))
   app.post('/images/generations', async (c) => {

@@ -13,7 +13,17 @@ import type { PictureRequest } from './request.js'
 import type { ResultStore } from './results.js'
 
 /** What happened, for logs. */
-export type ServerEvent = JobEvent | ModelEvent
+export type ServerEvent = JobEvent | ModelEvent | FailureEvent
+
+/** A request was answered with an error that is the server's own. */
+export interface FailureEvent {
+  event: 'failure'
+  method: string
+  path: string
+  status: number
+  /** with paths, unlike what clients get */
+  error: string
+}
 
 /** A job ended. */
 export interface JobEvent {
@@ -62,6 +72,8 @@ export class Service {
   readonly models: Models
   readonly jobs: JobQueue
   readonly started = Math.floor(Date.now() / 1000)
+  /** for whoever runs the server */
+  readonly tell: (event: ServerEvent) => void
   readonly #maxSide: number
   readonly #maxInputBytes: number
   readonly #graceMs: number
@@ -81,8 +93,9 @@ export class Service {
       onEvent,
       ...limits
     } = options
-    this.models = new Models(modelsOf(models), { maxLoaded, memory }, (event) => onEvent?.(event))
-    const onEnd = (job: Job) => onEvent?.(eventOf(job))
+    this.tell = (event) => onEvent?.(event)
+    this.models = new Models(modelsOf(models), { maxLoaded, memory }, this.tell)
+    const onEnd = (job: Job) => this.tell(eventOf(job))
     this.jobs =
       queue === undefined
         ? new LocalQueue(limits, (request, job) => this.models.draw(request, job), onEnd)
@@ -168,10 +181,25 @@ export function explain(error: unknown): RequestError {
   return new RequestError(500, `The picture could not be made (${error.code})`, error.code)
 }
 
-/** Status and headers of an error's answer; the body is the API's. */
-export function refuse(c: Context, service: Service, body: object, error: RequestError): Response {
-  if (error.status === 429) c.header('Retry-After', String(service.jobs.retryAfter))
-  return c.json(body, error.status as ContentfulStatusCode)
+/** The answer to a request that failed; the body is the API's. */
+export function refuse(
+  c: Context,
+  service: Service,
+  thrown: unknown,
+  bodyOf: (error: RequestError) => object,
+): Response {
+  const error = explain(thrown)
+  const { status } = error
+  if (status === 429) c.header('Retry-After', String(service.jobs.retryAfter))
+  if (status >= 500) {
+    const { method, path } = c.req
+    service.tell({ event: 'failure', method, path, status, error: messageOf(error.cause ?? thrown) })
+  }
+  return c.json(bodyOf(error), status as ContentfulStatusCode)
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
 }
 
 /** The body of a request as JSON. @throws RequestError 400 */
@@ -210,7 +238,7 @@ function clientOf(c: Context): string {
 
 export function eventOf(job: Job): JobEvent {
   const { id, api, state, created, started, ended = created, pictures, error } = job
-  const message = state === 'failed' ? (error instanceof Error ? error.message : String(error)) : undefined
+  const message = state === 'failed' ? messageOf(error) : undefined
   return {
     ...{ event: 'job', id, api, state },
     ...{ waitedMs: (started ?? ended) - created, ranMs: started === undefined ? 0 : ended - started },

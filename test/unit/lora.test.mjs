@@ -7,9 +7,11 @@ import { readLoraFile } from '../../dist/checkpoint/lora-file.js'
 import { openCheckpoint } from '../../dist/checkpoint/open.js'
 import {
   convert,
+  Generator,
   KandinskyV22CombinedPipeline,
   KandinskyV22Img2ImgPipeline,
   KandinskyV22Pipeline,
+  KandinskyV22PriorPipeline,
   Tensor,
 } from '../../dist/index.js'
 import { matchLora } from '../../dist/networks/lora.js'
@@ -283,4 +285,24 @@ test('alphas count, wherever a file has them', async (t) => {
   const file = writeFileIn(folder, 'm.safetensors', safetensorsFile(header, Buffer.alloc(1024)))
   assert.equal(await scaleOf(file), 4, "diffusers' metadata")
   assert.ok(readFileSync(file).length > 0)
+})
+
+test('what interpolate remembers is of the LoRAs that were on', async (t) => {
+  const load = async () => {
+    const pipe = await KandinskyV22PriorPipeline.fromPretrained(checkpoint('kandinsky-2-2-prior'), onCpu)
+    t.after(() => pipe.dispose())
+    return pipe
+  }
+  const mix = async (pipe) => {
+    const options = { numInferenceSteps: 2, generator: new Generator(3) }
+    return (await pipe.interpolate(['a cat', 'a dog'], [0.5, 0.5], options)).imageEmbeds.data
+  }
+  const pipe = await load()
+  const plain = await mix(pipe)
+  await pipe.loadLoraWeights(priorFile)
+  const changed = await mix(pipe)
+  assert.notDeepEqual(changed, plain)
+  const fresh = await load()
+  await fresh.loadLoraWeights(priorFile)
+  assert.deepEqual(changed, await mix(fresh))
 })

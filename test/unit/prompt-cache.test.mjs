@@ -1,16 +1,24 @@
 // The same prompt with another seed: its text is read once.
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { AutoPipeline } from '../../dist/index.js'
+import { AutoPipeline, KandinskyPriorPipeline, KandinskyV22PriorPipeline } from '../../dist/index.js'
 import { checkpoint } from '../helpers/cases.mjs'
 
+const priors = { 'kandinsky-2-1-prior': KandinskyPriorPipeline, 'kandinsky-2-2-prior': KandinskyV22PriorPipeline }
+
 for (const [name, size] of [
+  ['kandinsky-2-1-prior', {}],
+  ['kandinsky-2-2-prior', {}],
   ['kandinsky-3', { width: 64, height: 64 }],
   ['kandinsky-5-t2i', { width: 64, height: 64 }],
 ])
-  test(`${name}: the text encoder runs once for a prompt, and the picture is that of a new pipeline`, async (t) => {
+  test(`${name}: the text encoder runs once for a prompt, and the result is that of a new pipeline`, async (t) => {
     const load = async () => {
-      const pipe = await AutoPipeline.fromPretrained(checkpoint(name), { weights: 'f32', threads: 1, device: 'cpu' })
+      const pipe = await (priors[name] ?? AutoPipeline).fromPretrained(checkpoint(name), {
+        weights: 'f32',
+        threads: 1,
+        device: 'cpu',
+      })
       t.after(() => pipe.dispose())
       if (name === 'kandinsky-5-t2i') pipe.resolutions = [[64, 64]]
       return pipe
@@ -24,8 +32,8 @@ for (const [name, size] of [
       return run(...call)
     }
     const draw = async (from, prompt, seed) => {
-      const { images } = await from.generate({ prompt, seed, numInferenceSteps: 2, ...size })
-      return images[0].data
+      const { images, imageEmbeds } = await from.generate({ prompt, seed, numInferenceSteps: 2, ...size })
+      return (imageEmbeds ?? images[0]).data
     }
     await draw(pipe, 'a cat', 1)
     const once = reads

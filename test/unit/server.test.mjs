@@ -348,6 +348,20 @@ test('jobs mix texts and pictures by weight, as the library does', async (t) => 
   }
 })
 
+test("the server's own fault is told to whoever runs it, with its cause, and to the client without", async (t) => {
+  const events = []
+  const onEvent = (event) => event.event === 'failure' && events.push(event)
+  const url = await server(t, { models: { lost: '/nowhere/at-all' }, onEvent })
+  const response = await post(`${url}/v1/images/generations`, quick)
+  assert.equal(response.status, 500)
+  assert.doesNotMatch(await response.text(), /nowhere/)
+  const [{ error, ...event }] = events
+  assert.deepEqual(event, { event: 'failure', method: 'POST', path: '/v1/images/generations', status: 500 })
+  assert.match(error, /nowhere/)
+  assert.equal((await post(`${url}/v1/images/generations`, { prompt: 3 })).status, 400)
+  assert.equal(events.length, 1)
+})
+
 test('a client that disconnects ends its own job and no other', async (t) => {
   const events = []
   const url = await server(t, { onEvent: (event) => event.event === 'job' && events.push(event) })

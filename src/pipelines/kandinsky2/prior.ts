@@ -18,7 +18,9 @@ import {
   type NoiseOptions,
 } from '../call/options.js'
 import { type CallOptions, callOptionNames, checkCallOptions, streamCall } from '../call/progress.js'
+import { Recent } from '../call/recent.js'
 import { inTurn } from '../call/turns.js'
+import { loraRecipe } from '../loading/lora.js'
 import {
   type ComponentsOf,
   callDefaults,
@@ -34,7 +36,7 @@ import { SamplingPipeline } from '../sampling/pipeline.js'
 import { type Predict, type Start, sample } from '../sampling/sample.js'
 import { scaledNoise } from '../sampling/start.js'
 import { EmbeddingCache } from './embedding-cache.js'
-import { encodeText, joinText } from './prior-text.js'
+import { type EncodedText, encodeText, joinText } from './prior-text.js'
 
 /** What every call of a prior takes. */
 export interface PriorCallOptions extends CallOptions, NoiseOptions {
@@ -127,6 +129,7 @@ export abstract class PriorPipeline<Options extends PriorCallOptions> extends Sa
   static override readonly side = 'prior'
   #zeroImageEmbeds: Tensor | undefined
   readonly #cache = new EmbeddingCache<PriorResult>()
+  readonly #texts = new Recent<EncodedText>()
 
   constructor(components: PriorComponents) {
     super(components)
@@ -291,7 +294,7 @@ export abstract class PriorPipeline<Options extends PriorCallOptions> extends Sa
     // A callback may change the result.
     if (options.latents || job.callbackOnStepEnd) return this.run(job)
     const { prompts, negatives, count, steps, guidanceScale, generator } = job
-    const inputs = [prompts, negatives, count, steps, guidanceScale]
+    const inputs = [prompts, negatives, count, steps, guidanceScale, loraRecipe(this.networks)]
     return this.#cache.run(inputs, this.scheduler, generator, () => this.run(job))
   }
 
@@ -303,6 +306,7 @@ export abstract class PriorPipeline<Options extends PriorCallOptions> extends Sa
   /** What is remembered of a disposed pipeline must not make its calls succeed. */
   override async dispose(): Promise<void> {
     this.#cache.clear()
+    this.#texts.clear()
     await super.dispose()
   }
 
@@ -310,10 +314,14 @@ export abstract class PriorPipeline<Options extends PriorCallOptions> extends Sa
   async #encodeTexts({ prompts, negatives, count, guidanceScale, signal }: PriorCall) {
     // A negative prompt runs as a prompt of its own in the same batch: its result is the negative embedding.
     const texts = negatives ? [...prompts, ...negatives] : prompts
-    const text = await encodeText(this.components, texts, { count, warn: true, signal })
-    if (!isGuided(guidanceScale)) return text
+    const withGuidance = isGuided(guidanceScale)
     const uncond = negatives ? [...negatives, ...negatives] : texts.map(() => '')
-    return joinText(await encodeText(this.components, uncond, { count, warn: false, signal }), text)
+    const inputs = [texts, withGuidance && uncond, count, loraRecipe([this.components.textEncoder])]
+    return this.#texts.get(inputs, async () => {
+      const text = await encodeText(this.components, texts, { count, warn: true, signal })
+      if (!withGuidance) return text
+      return joinText(await encodeText(this.components, uncond, { count, warn: false, signal }), text)
+    })
   }
 
   /** Loads an image of `interpolate`; prompts stay as they are. */
