@@ -1,12 +1,24 @@
 // The same prompt with another seed: its text is read once.
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { AutoPipeline, KandinskyPriorPipeline, KandinskyV22PriorPipeline } from '../../dist/index.js'
+import {
+  AutoPipeline,
+  Generator,
+  KandinskyPipeline,
+  KandinskyPriorPipeline,
+  KandinskyV22PriorPipeline,
+} from '../../dist/index.js'
 import { checkpoint } from '../helpers/cases.mjs'
 
-const priors = { 'kandinsky-2-1-prior': KandinskyPriorPipeline, 'kandinsky-2-2-prior': KandinskyV22PriorPipeline }
+const classes = {
+  'kandinsky-2-1': KandinskyPipeline,
+  'kandinsky-2-1-prior': KandinskyPriorPipeline,
+  'kandinsky-2-2-prior': KandinskyV22PriorPipeline,
+}
+const embeds = () => new Generator(1).randn([1, 64])
 
 for (const [name, size] of [
+  ['kandinsky-2-1', { width: 64, height: 64, imageEmbeds: embeds(), negativeImageEmbeds: embeds() }],
   ['kandinsky-2-1-prior', {}],
   ['kandinsky-2-2-prior', {}],
   ['kandinsky-3', { width: 64, height: 64 }],
@@ -14,7 +26,7 @@ for (const [name, size] of [
 ])
   test(`${name}: the text encoder runs once for a prompt, and the result is that of a new pipeline`, async (t) => {
     const load = async () => {
-      const pipe = await (priors[name] ?? AutoPipeline).fromPretrained(checkpoint(name), {
+      const pipe = await (classes[name] ?? AutoPipeline).fromPretrained(checkpoint(name), {
         weights: 'f32',
         threads: 1,
         device: 'cpu',

@@ -4,10 +4,13 @@
 // Easy to get wrong: rows are filled up to 77 tokens and the UNet attends to the padding, too.
 import { invalid } from '../../errors.js'
 import type { UNetConditioning } from '../../networks/calls.js'
+import type { Network } from '../../networks/network.js'
 import { repeatRows, type Tensor } from '../../tensor.js'
 import { XlmRobertaTokenizer } from '../../tokenizers/xlm-roberta.js'
 import { expectOneOrEach, expectPrompts } from '../call/options.js'
 import { integers, warnTruncated } from '../call/prompts.js'
+import { Recent } from '../call/recent.js'
+import { loraRecipe } from '../loading/lora.js'
 import { type ComponentsOf, network, tokenizer } from '../loading/parts.js'
 import { isGuided } from '../sampling/guidance.js'
 import { type DecoderJob, decoderParts } from './decoder.js'
@@ -31,6 +34,9 @@ export function textDecoderParts(purpose: string, inChannels: number) {
 }
 export type TextDecoderComponents = ComponentsOf<ReturnType<typeof textDecoderParts>>
 
+/** Pipelines of one checkpoint share its text encoder, and what it read last. */
+const readings = new WeakMap<Network, Recent<{ text_embeds: Tensor; last_hidden_state: Tensor }>>()
+
 /**
  * The job with its prompts, which are encoded before anything else.
  * @throws KandinskyError `INVALID_ARGUMENT`, `SHAPE_MISMATCH` for other numbers of prompts
@@ -46,11 +52,15 @@ export function withPrompts(
   if (negatives && negatives.length !== prompts.length)
     throw invalid('negativePrompt', `as many negative prompts as prompts (${prompts.length})`, negativePrompt)
 
+  const recent = readings.get(textEncoder) ?? new Recent()
+  readings.set(textEncoder, recent)
   const encode = async (texts: string[], warn: boolean): Promise<UNetConditioning> => {
-    const { inputIds, attentionMask, truncated } = tokenizer.encode(texts)
-    if (warn) warnTruncated('MultilingualCLIP', tokenizer, truncated)
-    const inputs = { input_ids: integers(inputIds), attention_mask: integers(attentionMask) }
-    const { text_embeds, last_hidden_state } = await textEncoder.run('forward', inputs, { signal: job.signal })
+    const { text_embeds, last_hidden_state } = await recent.get([texts, loraRecipe([textEncoder])], () => {
+      const { inputIds, attentionMask, truncated } = tokenizer.encode(texts)
+      if (warn) warnTruncated('MultilingualCLIP', tokenizer, truncated)
+      const inputs = { input_ids: integers(inputIds), attention_mask: integers(attentionMask) }
+      return textEncoder.run('forward', inputs, { signal: job.signal })
+    })
     const perPicture = (tensor: Tensor) => repeatRows(tensor, job.latentShape[0]! / texts.length)
     return { text_embeds: perPicture(text_embeds), encoder_hidden_states: perPicture(last_hidden_state) }
   }
