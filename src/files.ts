@@ -1,7 +1,9 @@
 // The one way in which files are opened to be read: whatever lies at a path, nothing waits for it and nothing is without a
 // limit. A named pipe or a device at the place of a file would otherwise hold a thread of the pool until the process ends.
+// And the one in which small files are written.
+import { randomUUID } from 'node:crypto'
 import { type BigIntStats, constants } from 'node:fs'
-import { type FileHandle, open } from 'node:fs/promises'
+import { type FileHandle, open, rename, rm, writeFile } from 'node:fs/promises'
 import { KandinskyError } from './errors.js'
 
 /** Opening a named pipe waits for a writer without it; regular files do not care. Windows has none. */
@@ -95,4 +97,16 @@ export function fileError(path: string, cause: unknown): KandinskyError {
   if (code === 'ENOENT' || code === 'ENOTDIR')
     return new KandinskyError('FILE_NOT_FOUND', `${path} does not exist`, { cause })
   return badFile(path, `cannot be read (${code ?? cause})`, { cause })
+}
+
+/** Writes a file so that others see the whole of it or what was there before: beside it under a name nobody has, then renamed. */
+export async function writeWhole(file: string, bytes: Uint8Array | string): Promise<void> {
+  const beside = `${file}.${randomUUID()}.tmp`
+  try {
+    await writeFile(beside, bytes, { flag: 'wx' })
+    await rename(beside, file)
+  } catch (error) {
+    await rm(beside, { force: true }).catch(() => {}) // where there can be no such file either, rm says so
+    throw error
+  }
 }

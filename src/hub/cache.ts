@@ -3,12 +3,11 @@
 //   models--{owner}--{name}/snapshots/{commit}/{path}   links to them
 //   models--{owner}--{name}/refs/{revision}             the commit that a branch or tag stood for
 // A snapshot's links and its ref are written when every file is there: what a ref names is complete.
-import { randomUUID } from 'node:crypto'
-import { copyFile, link, mkdir, rename, rm, statfs, symlink, writeFile } from 'node:fs/promises'
+import { copyFile, link, mkdir, rm, statfs, symlink } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { listTree } from '../checkpoint/formats/file.js'
 import { KandinskyError } from '../errors.js'
-import { readTextOf } from '../files.js'
+import { readTextOf, writeWhole } from '../files.js'
 import { COMMIT, type HubOptions, type Listing, list, type Repository, refused } from './api.js'
 import { download, sizeOf } from './download.js'
 import { chooseFiles, type Wanted } from './files.js'
@@ -141,9 +140,7 @@ export async function linkFile({ path, blob, size }: Pick<Entry, 'path' | 'blob'
 
 async function writeRef(path: string, commit: string): Promise<void> {
   await mkdir(dirname(path), { recursive: true })
-  const written = `${path}.${randomUUID()}.tmp`
-  await writeFile(written, commit)
-  await rename(written, path)
+  await writeWhole(path, commit)
 }
 
 const OTHER_CACHE = 'choose another place with cacheDir or HF_HOME'

@@ -1,12 +1,11 @@
 // Pictures in and out. The only file that imports sharp, and only when a picture is decoded or encoded: a program that
 // works with raw pixels and tensors never loads it.
-import { randomUUID } from 'node:crypto'
-import { rename, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import type sharp from 'sharp'
 import type { Sharp } from 'sharp'
 import binaries from '../binaries.cjs'
 import { invalid, KandinskyError } from '../errors.js'
+import { writeWhole } from '../files.js'
 import { isUint8Array, recognise } from '../realms.js'
 import { unsupportedKind } from './kinds.js'
 import { convertPixels, type ImageMode, type Pixels } from './pixels.js'
@@ -150,12 +149,9 @@ export class RawImage implements Pixels {
     const format = typeof file === 'string' ? FORMATS[path.extname(file).toLowerCase()] : undefined
     if (!format) throw invalid('path', `a name that ends in ${imageFormats.join(', ')}`, file)
     const bytes = await this.toBuffer(format, options)
-    const beside = `${file}.${randomUUID()}.tmp`
     try {
-      await writeFile(beside, bytes, { flag: 'wx' })
-      await rename(beside, file)
+      await writeWhole(file, bytes)
     } catch (error) {
-      await rm(beside, { force: true }).catch(() => {}) // where there can be no such file either, rm says so
       const code = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'FILE_NOT_FOUND' : 'BAD_FILE'
       throw new KandinskyError(code, `Could not write ${file}: ${(error as Error).message}`, { cause: error })
     }

@@ -1,9 +1,9 @@
 // Where pictures are kept when the machine that draws is not the one that is asked: a folder that all of them reach, or
 // S3-compatible storage.
-import { mkdir, rename, rm, rmdir, writeFile } from 'node:fs/promises'
+import { mkdir, rm, rmdir } from 'node:fs/promises'
 import path from 'node:path'
 import { KandinskyError } from '../errors.js'
-import { readBytesOf } from '../files.js'
+import { readBytesOf, writeWhole } from '../files.js'
 
 /** Keeps bytes under names like `<job>/0.png`, for servers and workers alike. */
 export interface ResultStore {
@@ -39,26 +39,32 @@ export async function openResults(where: string | ResultStore | undefined): Prom
 function folder(root: string): ResultStore {
   return {
     async put(key, bytes) {
-      const file = path.join(root, key)
+      const file = inside(root, key)
       await mkdir(path.dirname(file), { recursive: true })
-      const beside = `${file}.${process.pid}`
-      await writeFile(beside, bytes)
-      await rename(beside, file)
+      await writeWhole(file, bytes)
     },
     async get(key) {
       try {
-        return await readBytesOf(path.join(root, key), MAX_BYTES)
+        return await readBytesOf(inside(root, key), MAX_BYTES)
       } catch (error) {
         if (error instanceof KandinskyError && error.code === 'FILE_NOT_FOUND') return undefined
         throw error
       }
     },
     async delete(key) {
-      await rm(path.join(root, key), { force: true })
+      const file = inside(root, key)
+      await rm(file, { force: true })
       // A job's folder goes with its last file.
-      await rmdir(path.dirname(path.join(root, key))).catch(() => {})
+      await rmdir(path.dirname(file)).catch(() => {})
     },
   }
+}
+
+/** Keys come out of Redis, which others may write to. @throws KandinskyError `INVALID_ARGUMENT` */
+function inside(root: string, key: string): string {
+  const file = path.join(root, key)
+  if (file.startsWith(root + path.sep)) return file
+  throw new KandinskyError('INVALID_ARGUMENT', `Expected the key of a result but received ${JSON.stringify(key)}`)
 }
 
 /** Endpoint, region and credentials are where its users have them: environment, profile, role of the machine. */

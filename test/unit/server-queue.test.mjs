@@ -291,6 +291,20 @@ test('what a queue needs is said: results, a Redis that is there, flags of a wor
   assert.match(cli('worker', '--queue', queue), /--queue and --results together/)
 })
 
+test('results in a folder: whole files, and nothing outside it whatever the key', async () => {
+  const where = path.join(folder, 'store')
+  const store = await openResults(where)
+  await store.put('job/0.png', Buffer.from('one'), 'image/png')
+  assert.deepEqual(readdirSync(path.join(where, 'job')), ['0.png'])
+  assert.equal(String(await store.get('job/0.png')), 'one')
+  for (const key of ['../redis', 'job/../../redis', '..', ''])
+    for (const use of [() => store.get(key), () => store.put(key, Buffer.from('x')), () => store.delete(key)])
+      await assert.rejects(use(), { code: 'INVALID_ARGUMENT' })
+  await store.delete('job/0.png')
+  assert.equal(await store.get('job/0.png'), undefined)
+  assert.deepEqual(readdirSync(where), [])
+})
+
 test('results in S3-compatible storage', async (t) => {
   const objects = new Map()
   const storage = createHttpServer(async (request, response) => {
