@@ -19,6 +19,7 @@ import { Network } from '../../dist/networks/network.js'
 import { checkpoint, fixtures, readCase } from '../helpers/cases.mjs'
 import { assertClose } from '../helpers/compare.mjs'
 import { safetensorsFile, temporaryFolder, writeFileIn } from '../helpers/files.mjs'
+import { startHub } from '../helpers/hub-server.mjs'
 import { readSafetensors } from '../helpers/safetensors.mjs'
 
 const folder = path.join(fixtures, 'extra/lora')
@@ -208,6 +209,54 @@ test('a combined pipeline takes files for its prior and for its decoder', async 
   }
 })
 
+test('a change that one network cannot make is made in none', async (t) => {
+  const prior = checkpoint('kandinsky-2-2-prior')
+  const pipe = await KandinskyV22CombinedPipeline.fromPretrained(checkpoint('kandinsky-2-2-decoder'), {
+    prior,
+    ...onCpu,
+  })
+  t.after(() => pipe.dispose())
+  await pipe.loadLoraWeights(priorFile, { adapterName: 'meaning' })
+  const { unet } = pipe.decoderPipe.components
+  const set = unet.setLoras
+  unet.setLoras = async () => {
+    throw new Error('no memory')
+  }
+  for (const change of [
+    () => pipe.setAdapters('meaning', 0.5),
+    () => pipe.fuseLora(),
+    () => pipe.unloadLoraWeights(),
+    () => pipe.loadLoraWeights(decoderFile, { adapterName: 'style' }),
+  ])
+    await assert.rejects(change, /no memory/)
+  unet.setLoras = set
+  assert.deepEqual(pipe.getListAdapters(), { prior: ['meaning'] })
+  assert.deepEqual(pipe.getActiveAdapters(), ['meaning'])
+  assert.equal(pipe.priorPipe.components.prior.loras.get('meaning').weight, 1)
+})
+
+test('from the hub: the file that scripts save, or the one that is named', async (t) => {
+  const file = readFileSync(kohyaFile)
+  const hub = await startHub({
+    'someone/ink': { 'pytorch_lora_weights.safetensors': file, 'other/pen.safetensors': file },
+  })
+  process.env.HF_ENDPOINT = hub.endpoint
+  t.after(() => {
+    delete process.env.HF_ENDPOINT
+    hub.close()
+  })
+  const pipe = await KandinskyV22Pipeline.fromPretrained(checkpoint('kandinsky-2-2-decoder'), onCpu)
+  t.after(() => pipe.dispose())
+  const options = { cacheDir: temporaryFolder(t) }
+  await pipe.loadLoraWeights('someone/ink', options)
+  await pipe.loadLoraWeights('someone/ink', { ...options, subfolder: 'other', weightName: 'pen.safetensors' })
+  await pipe.loadLoraWeights('someone/ink:other/pen.safetensors', { ...options, adapterName: 'pen' })
+  assert.deepEqual(pipe.getListAdapters(), { unet: ['default_0', 'default_1', 'pen'] })
+  await assert.rejects(pipe.loadLoraWeights('someone/ink', { ...options, weightName: 'no.bin' }), {
+    code: 'FILE_NOT_FOUND',
+  })
+})
+
 test('convert writes LoRAs into the file', async (t) => {
   const file = path.join(temporaryFolder(t), 'merged.gguf')
   await convert(checkpoint('kandinsky-2-2-decoder'), file, {
@@ -269,7 +318,7 @@ test('a LoRA that does not fit is refused by name', async (t) => {
 test('alphas count, wherever a file has them', async (t) => {
   const folder = temporaryFolder(t)
   const scaleOf = async (file) => (await readLoraFile(file)).modules[0].scale
-  assert.equal(await scaleOf(peftFile), Math.fround(2 / 3) && 2 / 3, 'adapter_config.json')
+  assert.equal(await scaleOf(peftFile), 2 / 3, 'adapter_config.json')
   assert.equal(await scaleOf(kohyaFile), 0.25, 'beside the matrices')
   cpSync(peftFile, path.join(folder, 'adapter_model.safetensors'))
   assert.equal(await scaleOf(path.join(folder, 'adapter_model.safetensors')), 1, 'without')
@@ -284,7 +333,6 @@ test('alphas count, wherever a file has them', async (t) => {
   }
   const file = writeFileIn(folder, 'm.safetensors', safetensorsFile(header, Buffer.alloc(1024)))
   assert.equal(await scaleOf(file), 4, "diffusers' metadata")
-  assert.ok(readFileSync(file).length > 0)
 })
 
 test('what interpolate remembers is of the LoRAs that were on', async (t) => {

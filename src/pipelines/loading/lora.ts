@@ -141,11 +141,18 @@ export abstract class LoraLoader {
     })
   }
 
+  /** On all networks or, after an error, on none. */
   async #change(change: (loras: Map<string, NetworkLora>, network: Network) => void): Promise<void> {
-    for (const network of this.networks) {
-      const loras = new Map(network.loras)
-      change(loras, network)
-      await network.setLoras(loras)
+    const before = this.networks.map((network) => [network, network.loras] as const)
+    try {
+      for (const [network, own] of before) {
+        const loras = new Map(own)
+        change(loras, network)
+        await network.setLoras(loras)
+      }
+    } catch (error) {
+      for (const [network, loras] of before) if (network.loras !== loras) await network.setLoras(loras)
+      throw error
     }
   }
 
