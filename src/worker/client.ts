@@ -16,7 +16,7 @@ import {
   toBytes,
   unpack,
 } from './messages.js'
-import { type PipelineName, pipelineNames, type RemoteClasses, remoteMethods } from './pipelines.js'
+import { loraMethods, type PipelineName, pipelineNames, type RemoteClasses, remoteMethods } from './pipelines.js'
 import { type ProcessOptions, startProcess, type WorkerProcess } from './process.js'
 
 /** How the worker process is started and watched. */
@@ -219,6 +219,8 @@ class RemoteInstance {
   readonly #worker: Worker
   readonly #name: PipelineName
   readonly #args: unknown[]
+  /** calls that LoRAs are as they are by: [method, arguments] */
+  #loras: [string, unknown[]][] = []
   #id = -1
   #generation = -1
   #disposed = false
@@ -262,12 +264,30 @@ class RemoteInstance {
   async #call(method: string, args: unknown[]): Promise<unknown> {
     if (this.#disposed) throw new KandinskyError('DISPOSED', 'The pipeline was disposed')
     if (!this.#worker.isRunning || this.#generation !== this.#worker.generation) {
-      const { signal, onProgress, ...options } = (this.#args[1] ?? {}) as Record<string, unknown>
       // What follows waits for it in the worker; why it failed is what that rejects with.
-      this.#load([this.#args[0], options]).catch(() => {
+      this.#load([...withoutListeners(this.#args), this.#loras]).catch(() => {
         this.#generation = -1
       })
     }
-    return this.#worker.call(this.#id, method, args).result
+    const { result } = this.#worker.call(this.#id, method, args)
+    if (!(loraMethods as readonly string[]).includes(method)) return result
+    const given = structuredClone(withoutListeners(args))
+    const value = await result
+    this.#remember(method, given)
+    return value
   }
+
+  #remember(method: string, args: unknown[]): void {
+    if (method === 'unloadLoraWeights') this.#loras = []
+    // Somebody may drag a slider.
+    else if (method === 'setAdapters' && this.#loras.at(-1)?.[0] === method) this.#loras.splice(-1, 1, [method, args])
+    else this.#loras.push([method, args])
+  }
+}
+
+/** Arguments of a call that is over, to be sent again. */
+function withoutListeners([first, second, ...others]: unknown[]): unknown[] {
+  if (typeof second !== 'object' || second === null || Array.isArray(second)) return [first, second, ...others]
+  const { signal, onProgress, ...options } = second as Record<string, unknown>
+  return [first, options, ...others]
 }

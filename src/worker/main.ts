@@ -22,7 +22,7 @@ interface ParentPort {
 }
 const { parentPort } = process as NodeJS.Process & { parentPort?: ParentPort }
 
-const pipelines = new Map<number, Promise<object>>()
+const pipelines = new Map<number, Promise<RemoteMethods>>()
 const running = new Map<number, AbortController>()
 const questions = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>()
 let asked = 0
@@ -69,15 +69,22 @@ async function answer({ id, target, method, args }: Extract<Request, { type: 'ca
   else post({ type: 'done', id, value: pack(value, nothingHeld()), generators: positions })
 }
 
-async function load(id: number, name: PipelineName, args: unknown[]): Promise<void> {
-  const Class = pipelineClasses[name] as { fromPretrained(...args: unknown[]): Promise<object> }
-  const loading = Class.fromPretrained(...args)
+type RemoteMethods = Record<string, (...args: unknown[]) => unknown>
+
+/** @param loras calls that follow where it was loaded before */
+async function load(id: number, name: PipelineName, [source, options, loras]: unknown[]): Promise<void> {
+  const Class = pipelineClasses[name] as { fromPretrained(...args: unknown[]): Promise<RemoteMethods> }
+  const loading = (async () => {
+    const pipeline = await Class.fromPretrained(source, options)
+    for (const [method, args] of (loras ?? []) as [string, unknown[]][]) await pipeline[method]!(...args)
+    return pipeline
+  })()
   pipelines.set(id, loading)
   await loading
 }
 
 async function call(target: number, method: string, args: unknown[]): Promise<unknown> {
-  const pipeline = (await pipelines.get(target)) as Record<string, (...args: unknown[]) => unknown> | undefined
+  const pipeline = await pipelines.get(target)
   if (method === 'dispose') pipelines.delete(target)
   if (!pipeline && method === 'dispose') return undefined
   if (!pipeline) throw new KandinskyError('DISPOSED', 'The pipeline was disposed')

@@ -27,6 +27,16 @@ export const pipelineClasses = {
 export type PipelineName = keyof typeof pipelineClasses
 export const pipelineNames = Object.keys(pipelineClasses) as PipelineName[]
 
+/** What they change of a pipeline is to be there again where it is loaded again. */
+export const loraMethods = [
+  'loadLoraWeights',
+  'setAdapters',
+  'deleteAdapters',
+  'fuseLora',
+  'unfuseLora',
+  'unloadLoraWeights',
+] as const
+
 /** `stream` is made of `generate` on the program's side. */
 export const remoteMethods = [
   'generate',
@@ -35,7 +45,7 @@ export const remoteMethods = [
   'encodePrompt',
   'zeroImageEmbeds',
   'estimate',
-  ...(['loadLoraWeights', 'setAdapters', 'deleteAdapters', 'fuseLora', 'unfuseLora', 'unloadLoraWeights'] as const),
+  ...loraMethods,
   'dispose',
 ] as const
 

@@ -7,13 +7,14 @@ import path from 'node:path'
 import { after, before, test } from 'node:test'
 import sharp from 'sharp'
 import * as library from '../../dist/index.js'
-import { checkpoint } from '../helpers/cases.mjs'
+import { checkpoint, fixtures } from '../helpers/cases.mjs'
 import { temporaryFolder } from '../helpers/files.mjs'
 
 const { createWorker, Generator, KandinskyError, RawImage, Tensor } = library
 const root = path.resolve(import.meta.dirname, '../..')
 const index = JSON.stringify(path.join(root, 'dist', 'index.js'))
 const source = checkpoint('kandinsky-2-2-decoder')
+const lora = path.join(fixtures, 'extra/lora/decoder/pytorch_lora_weights.safetensors')
 const loading = { prior: checkpoint('kandinsky-2-2-prior'), threads: 1 }
 const size = { height: 64, width: 64, numInferenceSteps: 4 }
 const small = { prompt: 'a cat', ...size, priorNumInferenceSteps: 2 }
@@ -76,6 +77,19 @@ test('tensors and pictures go in, results of other methods come out', async () =
   assert.equal(changed.images[0].width, 64)
   await Promise.all([prior, decoder, again].map((pipe) => pipe.dispose()))
   await assert.rejects(prior.interpolate(['a cat'], [1]), { code: 'DISPOSED' })
+})
+
+test('a LoRA changes the pictures there as it does here, until it is unloaded', async () => {
+  const draw = (pipe) => pipe.generate({ ...small, seed: 4 }).then(({ images }) => images[0].data)
+  const plain = await both(draw)
+  await both((pipe) => pipe.loadLoraWeights(lora, { adapterName: 'style' }))
+  await both((pipe) => pipe.setAdapters('style', 0.7))
+  const styled = await both(draw)
+  assert.notDeepEqual(styled.theirs, plain.theirs)
+  assert.deepEqual(styled.theirs, styled.ours)
+  await assert.rejects(there.setAdapters('other'), { code: 'INVALID_ARGUMENT', message: /names among style/ })
+  await both((pipe) => pipe.unloadLoraWeights())
+  assert.deepEqual((await both(draw)).theirs, plain.ours)
 })
 
 test('every pipeline is there, Kandinsky 5 too', async () => {
@@ -178,6 +192,21 @@ test('a dead process is a rejection, and the next call loads the pipeline into a
   const [one, two] = await Promise.all([there.generate(small), there.generate(small)])
   assert.equal(one.images.length + two.images.length, 2)
   assert.notEqual(worker.pid, first)
+})
+
+test('LoRAs are there again with the pipeline', async () => {
+  const draw = () => there.generate({ ...small, seed: 4 }).then(({ images }) => images[0].data)
+  const plain = await draw()
+  await there.loadLoraWeights(lora, { adapterName: 'style', signal: new AbortController().signal })
+  for (const weight of [0.2, 0.7]) await there.setAdapters(['style'], [weight])
+  const styled = await draw()
+  process.kill(worker.pid, 'SIGKILL')
+  while (worker.pid !== undefined) await new Promise((resolve) => setTimeout(resolve, 5))
+  assert.deepEqual(await draw(), styled)
+  await there.unloadLoraWeights()
+  process.kill(worker.pid, 'SIGKILL')
+  while (worker.pid !== undefined) await new Promise((resolve) => setTimeout(resolve, 5))
+  assert.deepEqual(await draw(), plain)
 })
 
 test('dispose ends the process and rejects what is under way', async () => {
