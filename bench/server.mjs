@@ -1,5 +1,6 @@
 // What the picture server costs beside the library, with the packaged demo model: milliseconds that one client's request
-// takes longer than the same call of the library, in turns in one process, and how many clients at once get their picture.
+// takes longer than the same call of the library, in turns in one process, how many clients at once get their picture, and
+// what requests would gain by being drawn as one batch.
 //
 //   node bench/server.mjs [--rounds 40] [--clients 500]
 //
@@ -47,6 +48,15 @@ for (let round = 0; round <= rounds; round++) {
   times.server.push(served)
 }
 const [library, served] = [median(times.library), median(times.server)]
+// In turns; processor time, which other programs hardly change.
+const batches = new Map([1, 4, 8].map((size) => [size, []]))
+for (let round = 0; round < 5; round++)
+  for (const [size, cpu] of batches) {
+    const before = process.cpuUsage()
+    await pipe.generate({ prompt: 'a red apple', numInferenceSteps: 20, seed: 1, numImagesPerPrompt: size })
+    const { user, system } = process.cpuUsage(before)
+    cpu.push((user + system) / 1000 / size)
+  }
 const started = performance.now()
 const answers = await Promise.all(Array.from({ length: clients }, ask))
 const seconds = (performance.now() - started) / 1000
@@ -59,6 +69,9 @@ console.log(
     answered: answers.filter(Boolean).length,
     requests_per_minute: Math.round((60 * clients) / seconds),
     alone_per_minute: Math.round(60000 / library),
+    cpu_ms_per_picture_in_batches: Object.fromEntries(
+      [...batches].map(([size, cpu]) => [size, Math.round(median(cpu))]),
+    ),
   }),
 )
 await pipe.dispose()
