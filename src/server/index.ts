@@ -7,6 +7,7 @@ import { KandinskyError } from '../errors.js'
 import { expectOptions } from '../pipelines/call/options.js'
 import { automatic1111 } from './automatic1111.js'
 import { type GuardOptions, guard, requireToken } from './guard.js'
+import { checkLimits } from './jobs.js'
 import { jobsApi } from './jobs-api.js'
 import { type Ask, mcpOverHttp, serveStdio } from './mcp.js'
 import { countJobs } from './metrics.js'
@@ -64,6 +65,7 @@ export function createHandler(options: HandlerOptions = {}): Handler {
 
 function handlerOf(options: HandlerOptions): { handler: Handler; service: Service } {
   expectOptions(options, optionNames)
+  checkLimits(options)
   const { token, allowedHosts, allowedOrigins, maxBody = MAX_BODY, onEvent, ...rest } = options
   const service: Service = new Service({
     ...rest,

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import type { RawImage } from '../images/image.js'
 import type { Recipe } from '../images/recipe.js'
+import { expectInteger } from '../pipelines/call/options.js'
 import { RequestError } from './fields.js'
 import type { PictureRequest } from './request.js'
 
@@ -17,6 +18,29 @@ export interface JobLimits {
   keepMs?: number | undefined
   /** bytes of pixels that finished jobs may hold; the oldest leave first (default 256 MiB) */
   keepBytes?: number | undefined
+}
+
+/** The longest that a timer waits, in ms: beyond, it rings at once. */
+const LONGEST_MS = 2 ** 31 - 1
+
+/** Limits that are numbers, and the least and most that each can be. */
+const RANGES: Readonly<Record<string, readonly [least: number, most: number]>> = {
+  maxJobs: [1, Number.MAX_SAFE_INTEGER],
+  maxJobsPerClient: [1, Number.MAX_SAFE_INTEGER],
+  maxSide: [1, Number.MAX_SAFE_INTEGER],
+  maxBody: [1, Number.MAX_SAFE_INTEGER],
+  maxInputBytes: [0, Number.MAX_SAFE_INTEGER],
+  keepBytes: [0, Number.MAX_SAFE_INTEGER],
+  keepMs: [1, Number.MAX_SAFE_INTEGER],
+  graceMs: [0, LONGEST_MS],
+}
+
+/** @throws KandinskyError `INVALID_ARGUMENT` for a limit that is none */
+export function checkLimits(options: object): void {
+  for (const [name, value] of Object.entries(options)) {
+    const range = Object.hasOwn(RANGES, name) ? RANGES[name] : undefined
+    if (range && value !== undefined) expectInteger(name, value, ...range)
+  }
 }
 
 /** How far a job is. */

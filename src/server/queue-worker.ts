@@ -5,7 +5,7 @@ import type { Worker } from 'bullmq'
 import { KandinskyError } from '../errors.js'
 import { expectOptions } from '../pipelines/call/options.js'
 import { RequestError } from './fields.js'
-import { Job } from './jobs.js'
+import { checkLimits, Job } from './jobs.js'
 import { type ModelLimits, Models, type ServerModel } from './models.js'
 import {
   CANCELLED,
@@ -60,6 +60,7 @@ const PREVIEW_MS = 3_600_000
  */
 export async function createQueueWorker(options: QueueWorkerOptions): Promise<QueueWorker> {
   expectOptions(options, ['queue', 'results', 'models', 'maxLoaded', 'memory', 'graceMs', 'onEvent'])
+  checkLimits(options)
   const { queue: url, graceMs = Infinity, onEvent } = options
   if (typeof url !== 'string') throw new KandinskyError('INVALID_ARGUMENT', 'Expected a URL for queue')
   const { Queue, Worker, DelayedError, WaitingError, UnrecoverableError } = await loadBullMq()

@@ -1,7 +1,7 @@
 // What the APIs share: requests become jobs, errors become answers.
 import type { Context } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
-import { KandinskyError } from '../errors.js'
+import { invalid, KandinskyError } from '../errors.js'
 import type { ImageFormat, RawImage } from '../images/image.js'
 import { schedulerByName } from '../schedulers/registry.js'
 import { type Fields, RequestError } from './fields.js'
@@ -45,7 +45,10 @@ export interface ServiceOptions extends JobLimits, ModelLimits {
   maxSide?: number | undefined
   /** bytes of start pictures, masks and mixes that jobs bring and keep until they are over (default 512 MiB) */
   maxInputBytes?: number | undefined
-  /** `redis://…`: jobs wait there, and workers (`createQueueWorker`) make their pictures; default: this process does */
+  /**
+   * `redis://…`: jobs wait there, and workers (`createQueueWorker`) make their pictures; default: this process does. `memory`,
+   * `maxLoaded` and `keepBytes` mean nothing then and are refused
+   */
   queue?: string | undefined
   /** where workers put the pictures: a folder, `s3://bucket/prefix`, or a store of your own. Needed with a queue */
   results?: string | ResultStore | undefined
@@ -93,6 +96,14 @@ export class Service {
       onEvent,
       ...limits
     } = options
+    if (queue !== undefined)
+      for (const [name, value] of Object.entries({ memory, maxLoaded, keepBytes: limits.keepBytes }))
+        if (value !== undefined)
+          throw invalid(
+            name,
+            'nothing beside a queue, whose workers have the models and whose results the pictures,',
+            value,
+          )
     this.tell = (event) => onEvent?.(event)
     this.models = new Models(modelsOf(models), { maxLoaded, memory }, this.tell)
     const onEnd = (job: Job) => this.tell(eventOf(job))

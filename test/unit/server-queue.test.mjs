@@ -284,6 +284,15 @@ test('a Redis that went away is 503, and all goes on when it is back', async (t)
 })
 
 test('what a queue needs is said: results, a Redis that is there, flags of a worker', async () => {
+  for (const option of ['memory', 'maxLoaded', 'keepBytes'])
+    await assert.rejects(createServer({ port: 0, queue, results, [option]: 1e9 }), {
+      code: 'INVALID_ARGUMENT',
+      message: new RegExp(`whose workers.* for ${option}`),
+    })
+  await assert.rejects(createQueueWorker({ queue, results, graceMs: '3' }), {
+    code: 'INVALID_ARGUMENT',
+    message: /graceMs/,
+  })
   await assert.rejects(createServer({ port: 0, queue }), /Expected results beside a queue/)
   await assert.rejects(createServer({ port: 0, queue: 'redis://127.0.0.1:1', results }), /Could not reach Redis/)
   const cli = (...args) => kandinskyIn(folder, args).stderr

@@ -396,6 +396,23 @@ test('beyond the limits, of one client or in all, is 429 with a time to come bac
   }
 })
 
+test('limits that are none are refused by name', async () => {
+  for (const name of [
+    'maxJobs',
+    'maxJobsPerClient',
+    'maxSide',
+    'maxBody',
+    'maxInputBytes',
+    'keepBytes',
+    'keepMs',
+    'graceMs',
+  ])
+    for (const value of [-1, 0.5, Number.NaN, '10', null, 2 ** 60])
+      assert.throws(() => createHandler({ [name]: value }), { code: 'INVALID_ARGUMENT', message: new RegExp(name) })
+  // A timer of more than 24 days rings at once.
+  assert.throws(() => createHandler({ graceMs: 2 ** 31 }), { code: 'INVALID_ARGUMENT', message: /graceMs/ })
+})
+
 test('pictures that jobs bring have a limit in all; one job is always taken', async (t) => {
   const url = await server(t, { maxInputBytes: 100 })
   const image = (await picture(255).toBuffer()).toString('base64')
